@@ -1,0 +1,175 @@
+"""Values that travel between the store and the file system, and the store's interface.
+
+Everything here is immutable and free of I/O, so that the domain layer runs in tests on an
+in-memory store with trio's MockClock. Sizes and offsets are bytes, times are Unix seconds.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# Hard limits of S3 (Amazon S3 User Guide, "Multipart upload limits").
+MIN_PART = 5 << 20
+MAX_PART = 5 << 30
+MAX_PARTS = 10_000
+MAX_OBJECT = 5 << 40
+MAX_COPY = 5 << 30  # CopyObject; above it UploadPartCopy
+LIST_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One version of one object as LIST or HEAD told it.
+
+    etag is without quotes. metadata is None when nobody asked (a listing does not say).
+    """
+
+    key: str
+    size: int
+    etag: str
+    modified: float
+    storage_class: str = "STANDARD"
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """One page of ListObjectsV2: objects, common prefixes, and the token of the next page (None: last)."""
+
+    objects: tuple[ObjectInfo, ...] = ()
+    prefixes: tuple[str, ...] = ()
+    next_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Bytes on their way to the store, in chunks, with the CRC-32 taken when they were handed to us.
+
+    The store must refuse (Corrupted) to send chunks whose CRC differs: that is a bug or bad memory
+    between the kernel's write and the wire.
+    """
+
+    chunks: Sequence[bytes | bytearray | memoryview]
+    size: int
+    crc32: int
+
+    @classmethod
+    def of(cls, data: bytes | bytearray | memoryview) -> Payload:
+        return cls((data,), len(data), zlib.crc32(data))
+
+
+@dataclass(frozen=True, slots=True)
+class UploadedPart:
+    """A part the store has acknowledged. crc32 is ours (None: from ListParts or copied on the server)."""
+
+    number: int
+    size: int
+    etag: str
+    crc32: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadInfo:
+    """An unfinished multipart upload as ListMultipartUploads told it."""
+
+    key: str
+    upload_id: str
+    initiated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the probe found the store to do. The defaults are the cautious answers.
+
+    integrity: how a part is verified on its way: "crc32" (the store refuses a wrong
+        x-amz-checksum-crc32), "sha256" (it refuses a wrong x-amz-content-sha256) or
+        "etag" (it checks neither; the MD5 of what was sent is compared with the part's ETag).
+    conditional_put: PUT with If-None-Match: * is honoured and atomic.
+    conditional_complete: the same for CompleteMultipartUpload.
+    part_copy: UploadPartCopy works.
+    """
+
+    integrity: str = "etag"
+    conditional_put: bool = False
+    conditional_complete: bool = False
+    part_copy: bool = True
+    notes: tuple[str, ...] = field(default=())
+
+
+class Store(Protocol):
+    """An object store, asynchronous and already hardened: every call retries what is worth it, ends by
+    its own deadline and raises from ``errors`` only (StoreError, EndpointDown, DeadlineExceeded).
+
+    ``metadata`` maps lower-case names without ``x-amz-meta-`` to strings.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def down(self) -> bool:
+        """True while the endpoint is considered unreachable (the breaker is open)."""
+        ...
+
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+    ) -> ListPage:
+        """One page below prefix in key order; delimiter "" lists the whole subtree. The object named exactly
+        like the prefix is included where it exists."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Raises NotFound. metadata is always filled."""
+        ...
+
+    async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
+        """Exactly ``length`` bytes (the caller stays within the object) of the version ``etag``
+        ("" for any). Raises Changed when another version is there, NotFound when none is."""
+        ...
+
+    async def put(
+        self, key: str, payload: Payload, *, metadata: Mapping[str, str], only_if_absent: bool = False
+    ) -> ObjectInfo:
+        """Raises Exists with only_if_absent where the store supports it (capabilities.conditional_put)."""
+        ...
+
+    async def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str: ...
+
+    async def upload_part(self, key: str, upload_id: str, number: int, payload: Payload) -> UploadedPart:
+        """Number from 1. Sending a number again replaces it. Raises Corrupted, UploadGone."""
+        ...
+
+    async def copy_part(
+        self, key: str, upload_id: str, number: int, source: str, start: int, length: int, *, etag: str
+    ) -> UploadedPart:
+        """UploadPartCopy of a range of the version ``etag`` of source ("" for any)."""
+        ...
+
+    async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
+        """All parts, in number order (every page of them). Raises UploadGone."""
+        ...
+
+    async def complete_upload(
+        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
+    ) -> None:
+        """Raises UploadGone when the upload is not there (any more); Exists as put does."""
+        ...
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """An upload that is gone already is fine."""
+        ...
+
+    async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]: ...
+
+    async def copy(
+        self, source: str, target: str, *, etag: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        """CopyObject of up to MAX_COPY bytes; metadata None keeps the source's. Returns the target's HEAD."""
+        ...
+
+    async def delete(self, key: str) -> None:
+        """A key that is gone already is fine."""
+        ...
