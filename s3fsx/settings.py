@@ -1,0 +1,338 @@
+"""The schema: every setting, once. Pure.
+
+The dataclass ``Settings`` is the table. Each field carries its kind (type, unit, range, parser), its help text and the
+section of docs/CONFIGURATION.md it is described in; ``SCHEMA`` lists them. ``aliases`` reads what people typed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from s3fsx import values
+from s3fsx.objects import MAX_PART, MIN_PART
+from s3fsx.values import EIB, GIB, MIB, PIB, Kind
+
+AWS_STORAGE_CLASSES = (
+    "STANDARD",
+    "STANDARD_IA",
+    "ONEZONE_IA",
+    "REDUCED_REDUNDANCY",
+    "INTELLIGENT_TIERING",
+    "GLACIER",
+    "GLACIER_IR",
+    "DEEP_ARCHIVE",
+    "EXPRESS_ONEZONE",
+    "OUTPOSTS",
+    "SNOW",
+)
+# The directories of a Proxmox VE directory storage (pve-storage, PVE/Storage/Plugin.pm, $vtype_subdirs).
+CONTENT_DIRECTORIES = ("dump", "images", "template/iso", "template/cache", "snippets", "import", "private")
+INTERNAL_PREFIX = ".s3fsx/"
+SECTIONS = {
+    "store": "Bucket and endpoint",
+    "credentials": "Credentials",
+    "objects": "How objects are stored",
+    "transfer": "Transfers",
+    "deadlines": "Deadlines",
+    "limits": "Memory and disk",
+    "files": "Names, times and permissions",
+    "daemon": "The daemon",
+}
+
+
+def setting(
+    default: Any,
+    kind: Kind,
+    section: str,
+    help: str,
+    *,
+    secret: bool = False,
+    in_repr: bool = True,
+    default_text: str | None = None,
+) -> Any:
+    """A field of Settings. A callable default is called for each object; ``default_text`` then says it in words."""
+    metadata = {"kind": kind, "section": section, "help": help, "secret": secret, "default_text": default_text}
+    in_repr = in_repr and not secret
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata, repr=in_repr)
+    return dataclasses.field(default=default, metadata=metadata, repr=in_repr)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """All settings of one mount. Sizes are bytes, times are seconds; paths are absolute or ""."""
+
+    bucket: str = setting(
+        "",
+        values.text(
+            "a bucket name of 3 to 255 letters, digits, dots, dashes, underscores", r"(?:[A-Za-z0-9._-]{3,255})?"
+        ),
+        "store",
+        "The bucket. It must exist; s3fsx never creates one.",
+    )
+    prefix: str = setting(
+        "",
+        values.key_prefix(),
+        "store",
+        "Keys of this mount start with it, so that several storages can share a bucket. Empty: the whole bucket.",
+    )
+    endpoint: str = setting(
+        "",
+        values.url(
+            "a URL like https://s3.example.com or http://10.0.0.5:7480", hint=" (the name of a region goes into region)"
+        ),
+        "store",
+        "Where the S3 service is. Empty: Amazon, by region.",
+    )
+    region: str = setting(
+        "us-east-1",
+        values.text("a region name such as eu-central-1", r"[A-Za-z0-9-]{1,64}"),
+        "store",
+        "The region requests are signed for. Most other stores accept us-east-1; Cloudflare R2 wants auto.",
+    )
+    addressing: str = setting(
+        "auto",
+        values.choice("auto", "path", "virtual"),
+        "store",
+        "path: https://host/bucket/key. virtual: https://bucket.host/key. auto: path when an endpoint outside "
+        "amazonaws.com is set, virtual otherwise.",
+    )
+    ca_file: str = setting("", values.path(), "store", "PEM file of the authorities to trust. Empty: the system's.")
+    verify_tls: bool = setting(
+        True, values.flag(), "store", "Check the server's certificate. Off only for a test: keys and data are exposed."
+    )
+    proxy: str = setting(
+        "",
+        values.url("a proxy URL like http://proxy.example.com:3128", userinfo=True),
+        "store",
+        "HTTP proxy for the S3 requests. Empty: HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment count.",
+        in_repr=False,
+    )
+
+    access_key: str = setting(
+        "",
+        values.text("an access key id of up to 256 characters without spaces", r"[\x21-\x7e]{0,256}"),
+        "credentials",
+        "Access key id; needs secret_key. Without it and without credentials_file the AWS chain of botocore is asked.",
+    )
+    secret_key: str = setting(
+        "",
+        values.text("a secret of up to 1024 characters without spaces", r"[\x21-\x7e]{0,1024}"),
+        "credentials",
+        "Secret access key. Never as -o option, where every user of the machine can read it.",
+        secret=True,
+    )
+    session_token: str = setting(
+        "",
+        values.text("a token of up to 8192 characters without spaces", r"[\x21-\x7e]{0,8192}"),
+        "credentials",
+        "Session token of temporary (STS) credentials. It is not renewed: for keys that change use profile or a role.",
+        secret=True,
+    )
+    credentials_file: str = setting(
+        "",
+        values.path(),
+        "credentials",
+        "File with the keys: TOML (access_key, secret_key, session_token), one line KEY:SECRET as passwd-s3fs, "
+        "or AWS style with [default]. Must belong to root or to you with mode 0600.",
+    )
+    profile: str = setting(
+        "",
+        values.text("a profile name", r"[A-Za-z0-9._@+-]{0,128}"),
+        "credentials",
+        "Section of an AWS style credentials_file; without credentials_file a profile of ~/.aws/config.",
+    )
+
+    storage_class: str = setting(
+        "",
+        values.text(
+            f"{', '.join(AWS_STORAGE_CLASSES)}, or a class your own store defines", r"[A-Z0-9_-]{0,64}", upper=True
+        ),
+        "objects",
+        "Class of new objects. Empty: the bucket's own. Objects in GLACIER or DEEP_ARCHIVE cannot be read through "
+        "the mount until they are restored.",
+    )
+    sse: str = setting(
+        "",
+        values.choice("", "AES256", "aws:kms"),
+        "objects",
+        "Server-side encryption asked for with each upload. Empty: the bucket's own rule.",
+    )
+    sse_kms_key_id: str = setting(
+        "",
+        values.text("a KMS key id, alias or ARN", r"[A-Za-z0-9:/_-]{0,2048}"),
+        "objects",
+        "The KMS key; needs sse=aws:kms. Empty: the account's default key.",
+    )
+    layout: Mapping[str, str] = setting(
+        dict,
+        values.table(CONTENT_DIRECTORIES, values.key_prefix()),
+        "objects",
+        "Other key prefixes (below prefix) for Proxmox directories, for buckets that another tool filled.",
+        default_text="each directory under its own name",
+    )
+
+    part_size: int = setting(
+        8 * MIB,
+        values.size(MIN_PART, MAX_PART),
+        "transfer",
+        "Size of the first parts of a multipart upload. A file smaller than one part is sent with a single PUT.",
+    )
+    part_profile: str = setting(
+        "growing",
+        values.choice("growing", "uniform"),
+        "transfer",
+        "growing: parts grow with the offset, so that 5 TiB fit. uniform: all the same size, which Cloudflare R2 "
+        "insists on; a file then ends at 10 000 parts, 78 GiB with 8 MiB.",
+    )
+    max_uploads: int = setting(4, values.integer(1, 64), "transfer", "Parts sent at the same time, over all files.")
+    max_downloads: int = setting(
+        8, values.integer(1, 64), "transfer", "Ranges fetched at the same time, over all files."
+    )
+    attempts: int = setting(
+        5, values.integer(1, 20), "transfer", "How often a request is tried in all, within its deadline."
+    )
+
+    connect_timeout: float = setting(5.0, values.duration(0.1, 300), "deadlines", "To reach the endpoint, per attempt.")
+    read_timeout: float = setting(
+        30.0, values.duration(0.1, 3600), "deadlines", "Silence on a connection that ends an attempt."
+    )
+    metadata_deadline: float = setting(
+        10.0,
+        values.duration(1, 300),
+        "deadlines",
+        "For lookups, listings, deletes and the like, all attempts included.",
+    )
+    read_deadline: float = setting(
+        60.0, values.duration(1, 3600), "deadlines", "For one range that a reader waits for."
+    )
+    write_deadline: float = setting(
+        120.0,
+        values.duration(1, 3600),
+        "deadlines",
+        "For one part to be sent; also how long a write may wait for room.",
+    )
+    publish_deadline: float = setting(
+        600.0,
+        values.duration(1, 86400),
+        "deadlines",
+        "For close, fsync or rename to make a file visible, its last parts and the verification included.",
+    )
+
+    memory_budget: int = setting(
+        128 * MIB,
+        values.size(64 * MIB, 1024 * GIB),
+        "limits",
+        "Bytes of file data held in memory, over all files. Writers are slowed, and new ones refused, when it is full.",
+    )
+    read_ahead: int = setting(
+        32 * MIB,
+        values.size(0, 16 * GIB),
+        "limits",
+        "How far a sequential reader is run ahead of; at most half the memory budget. 0: not at all.",
+    )
+    cache_dir: str = setting(
+        "/var/cache/s3fsx",
+        values.path(required=True),
+        "limits",
+        "Metadata cache; may be deleted while nothing is mounted.",
+    )
+    cache_size: int = setting(
+        256 * MIB, values.size(16 * MIB, 64 * GIB), "limits", "Limit of the metadata cache on disk."
+    )
+    state_dir: str = setting(
+        "/var/lib/s3fsx",
+        values.path(required=True),
+        "limits",
+        "Journal of unfinished uploads and renames; needed after a crash.",
+    )
+    runtime_dir: str = setting("/run/s3fsx", values.path(required=True), "limits", "Status sockets.")
+
+    list_ttl: float = setting(
+        5.0, values.duration(0, 3600), "files", "How long a listing is believed: the delay to see what other nodes did."
+    )
+    attr_ttl: float = setting(
+        5.0, values.duration(0, 3600), "files", "How long size, time and mode of a file are believed."
+    )
+    pending_limit: float = setting(
+        3600.0,
+        values.duration(10, 7 * 86400),
+        "files",
+        "How long a closed temporary name (vzdump's .dat) waits for its rename before it is published as it is.",
+    )
+    rename_limit: int = setting(
+        1000,
+        values.integer(0, 100_000),
+        "files",
+        "Objects in a directory that rename still moves; more is EXDEV, and mv copies file by file.",
+    )
+    uid: int = setting(
+        os.getuid,
+        values.integer(0, 2**32 - 2),
+        "files",
+        "Owner of files without one.",
+        default_text="the mounting user",
+    )
+    gid: int = setting(
+        os.getgid,
+        values.integer(0, 2**32 - 2),
+        "files",
+        "Group of files without one.",
+        default_text="the mounting user's",
+    )
+    umask: int = setting(0o022, values.mode(0o777), "files", "Bits cleared from the two modes below.")
+    file_mode: int = setting(0o644, values.mode(), "files", "Mode of files that have none in their metadata.")
+    dir_mode: int = setting(0o755, values.mode(), "files", "Mode of directories that have none in their metadata.")
+    allow_other: bool = setting(
+        lambda: os.getuid() == 0,
+        values.flag(),
+        "files",
+        "Let other users in, subject to the modes. Proxmox needs it for guests that do not run as root.",
+        default_text="true when mounted by root",
+    )
+    read_only: bool = setting(False, values.flag(), "files", "Nothing is written to the bucket; also -o ro.")
+    capacity: int = setting(
+        PIB, values.size(GIB, EIB), "files", "Size that df and Proxmox show: S3 has none of its own."
+    )
+
+    log_level: str = setting("info", values.choice("debug", "info", "warning", "error"), "daemon", "What is logged.")
+    log_file: str = setting(
+        "", values.path(), "daemon", "Log file. Empty: the system's log (/dev/log), or stderr in the foreground."
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the schema."""
+
+    name: str
+    kind: Kind
+    default: str
+    section: str
+    help: str
+    secret: bool
+
+
+def _row(field: dataclasses.Field[Any]) -> Setting:
+    meta = field.metadata
+    kind: Kind = meta["kind"]
+    default = meta["default_text"]
+    if default is None:
+        default = kind.show(field.default)
+    return Setting(field.name, kind, default, meta["section"], meta["help"], meta["secret"])
+
+
+SCHEMA: Mapping[str, Setting] = {field.name: _row(field) for field in dataclasses.fields(Settings)}
+
+
+def show(name: str, value: object) -> str:
+    """A parsed value as text; secrets and the password of a proxy as ****."""
+    row = SCHEMA[name]
+    if row.secret:
+        return "****" if value else ""
+    return re.sub(r"://[^/@\s]*@", "://****@", row.kind.show(value))
