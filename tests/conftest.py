@@ -1,0 +1,56 @@
+"""The S3 servers, one of each per session, started when the first test asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from tests.rgw import RgwUnavailableError, running_rgw
+from tests.s3server import S3Server
+
+pytest_plugins = ["tests.checklogs"]
+
+
+@pytest.fixture(scope="session")
+def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real Ceph RGW. Its absence fails the test: there is no skipping of what only a real server shows."""
+    try:
+        with running_rgw(tmp_path_factory.mktemp("ceph") / "rgw") as server:
+            yield server
+            server.client.close()
+    except RgwUnavailableError as e:
+        pytest.fail(str(e), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """moto's server in a thread of this process: a second opinion for small objects. It checks no signature."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    running = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    running.start()
+    try:
+        host, port = running.get_host_and_port()
+        server = S3Server(
+            name="moto",
+            endpoint=f"http://{host}:{port}",
+            region="us-east-1",
+            access_key="motokey1",
+            secret_key="motosecret1",
+            alt_access_key="motokey2",
+            alt_secret_key="motosecret2",
+        )
+        yield server
+        server.client.close()
+    finally:
+        running.stop()
+
+
+@pytest.fixture(params=["rgw"])
+def bucket_on(request: pytest.FixtureRequest) -> S3Server:
+    """RGW, or what ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
