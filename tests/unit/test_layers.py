@@ -1,0 +1,124 @@
+"""The architecture as a test: who may import whom, and how large a module may be."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "s3fsx"
+
+# Lowest first. A module imports from lower layers, and within its layer only what stands before it: no cycle can hide.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "L0 pure": (
+        "__init__",
+        "errors",
+        "objects",
+        "values",
+        "settings",
+        "aliases",
+        "layout",
+        "parts",
+        "window",
+        "config",
+    ),
+    "L1 resources": ("memory", "partbuffer", "endpoint", "s3", "cache", "journal", "status"),
+    "L2 domain": ("tree", "upload", "writer", "reader", "namespace"),
+    "L3 kernel": ("kernel", "fuse"),
+    "L4 composition": ("mount", "cli", "__main__"),
+}
+ORDER = [module for modules in LAYERS.values() for module in modules]
+
+# Third-party libraries and sqlite3: the modules that may know them. trio is for every layer but the pure one.
+HOMES: dict[str, set[str]] = {
+    "boto3": {"s3"},
+    "botocore": {"s3"},
+    "urllib3": {"s3"},
+    "diskcache": {"cache"},
+    "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
+    "pyfuse3": {"fuse", "mount", "kernel"},
+    "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
+}
+LIMIT = 400  # lines of one module
+MEDIAN = 200
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def imports(tree: ast.AST, modules: set[str]) -> Iterator[tuple[str, str]]:
+    """(top-level package, dotted rest): wherever the import stands, in a function or under TYPE_CHECKING as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top, _, rest = alias.name.partition(".")
+                yield top, rest or "__init__"
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level < 2, "the package is flat"
+            full = f"s3fsx.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            top, _, rest = full.partition(".")
+            if top == "s3fsx" and not rest:
+                for alias in node.names:
+                    yield top, alias.name if alias.name in modules else "__init__"
+            else:
+                yield top, rest or "__init__"
+
+
+MODULES = {name_of(path) for path in FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_module_has_a_layer_and_imports_only_downward(path: Path) -> None:
+    module = name_of(path)
+    assert module in ORDER, f"{module} has no layer: put it into the table of this test"
+    for top, rest in imports(ast.parse(path.read_text()), MODULES):
+        if top == "s3fsx":
+            assert rest in ORDER, f"{module} imports s3fsx.{rest}, which has no layer"
+            assert ORDER.index(rest) < ORDER.index(module), f"{module} imports {rest}, which is not below it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_each_library_has_its_home(path: Path) -> None:
+    module = name_of(path)
+    for top, _ in imports(ast.parse(path.read_text()), MODULES):
+        if top in HOMES:
+            assert module in HOMES[top], f"{module} imports {top}, whose home is {sorted(HOMES[top])}"
+        else:
+            assert top == "s3fsx" or top in sys.stdlib_module_names, f"{module} imports {top}, which has no home"
+
+
+def test_the_table_names_no_module_twice() -> None:
+    assert len(ORDER) == len(set(ORDER))
+
+
+def test_modules_stay_small() -> None:
+    lines = {name_of(path): len(path.read_text().splitlines()) for path in FILES}
+    assert {name: n for name, n in lines.items() if n > LIMIT} == {}
+    assert statistics.median(lines.values()) < MEDIAN
+
+
+def test_the_import_finder_sees_what_it_must() -> None:
+    source = """
+import os.path, s3fsx.tree
+from s3fsx import errors, __version__
+def f():
+    from .cache import Cache
+    from . import tree
+    import boto3.session
+"""
+    assert list(imports(ast.parse(source), {"errors", "cache", "tree"})) == [
+        ("os", "path"),
+        ("s3fsx", "tree"),
+        ("s3fsx", "errors"),
+        ("s3fsx", "__init__"),
+        ("s3fsx", "cache"),
+        ("s3fsx", "tree"),
+        ("boto3", "session"),
+    ]
