@@ -18,6 +18,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "__init__",
         "errors",
         "objects",
+        "attributes",
         "values",
         "settings",
         "aliases",
