@@ -93,10 +93,13 @@ def test_a_hostile_entry_never_crashes_or_escapes(layout: Layout, directory: str
 
 @given(layouts, HOSTILE)
 def test_a_hostile_path_gets_a_key_inside_or_an_errno(layout: Layout, path: str) -> None:
+    key, code = None, 0
     try:
         key = layout.key(path)
     except FileSystemError as error:
-        assert error.errno in (errno.EPERM, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR)
+        code = error.errno
+    if key is None:
+        assert code in (errno.EPERM, errno.EINVAL, errno.ENAMETOOLONG, errno.EILSEQ, errno.EISDIR)
     else:
         assert layout.path_of(key) == path
 

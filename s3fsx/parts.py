@@ -1,0 +1,174 @@
+"""How an object is cut into parts, and how the parts are checked against the whole.
+
+Pure arithmetic over the limits of S3 (``objects``): part sizes that grow with the part number, ranges for
+server-side copies, the multipart ETag and the CRC-32 of a concatenation.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from s3fsx.errors import ConfigError, TooLarge
+from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
+
+# (parts, factor): 1000 parts of ``first``, then 2000 of twice that, ... The sum of parts x factor is 721 000,
+# so with first = 8 MiB the schedule holds 5.5 TiB, 10 % more than S3's 5 TiB, while the first 7.8 GiB need
+# buffers of 8 MiB only and the first 100 GiB of 32 MiB.
+_GROWTH = ((1000, 1), (2000, 2), (2000, 4), (500, 8), (500, 16), (250, 32), (250, 64), (3500, 192))
+_LAST_NUMBERS = tuple(itertools.accumulate(count for count, _ in _GROWTH))
+
+
+@dataclass(frozen=True, slots=True)
+class PartSchedule:
+    """The size of each part of an upload whose final size is unknown.
+
+    first: bytes of part 1, at least MIN_PART.
+    largest: no part is larger (memory budget); at least ``first``.
+    uniform: every part has the size ``first``, for stores that insist on equal parts (Cloudflare R2).
+
+    Raises ConfigError when these contradict each other or S3.
+    """
+
+    first: int
+    largest: int
+    uniform: bool = False
+
+    def __post_init__(self) -> None:
+        if not MIN_PART <= self.first <= MAX_PART:
+            raise ConfigError(f"part size {self.first} is not within S3's limits, {MIN_PART} to {MAX_PART} bytes")
+        if self.largest < self.first:
+            raise ConfigError(f"the largest part, {self.largest} bytes, is smaller than the first, {self.first} bytes")
+
+    @classmethod
+    def uniform_for(cls, capacity: int, largest: int) -> PartSchedule:
+        """The smallest equal parts, in whole MiB, with which an object of ``capacity`` bytes fits.
+
+        Raises TooLarge when that is more than an object or ``largest`` allows.
+        """
+        size = max(MIN_PART, -(-capacity // MAX_PARTS))
+        size = -(-size >> 20) << 20
+        if capacity > MAX_OBJECT or size > min(largest, MAX_PART):
+            raise TooLarge(f"{capacity} bytes do not fit into {MAX_PARTS} parts of at most {largest} bytes")
+        return cls(size, largest, uniform=True)
+
+    def size(self, number: int) -> int:
+        """Target size in bytes of part ``number`` (from 1). A growing schedule's part may be sent sooner, from
+        MIN_PART on, which uses numbers up faster and changes nothing here. Raises TooLarge after MAX_PARTS."""
+        if not 1 <= number <= MAX_PARTS:
+            raise TooLarge(f"an upload has parts 1 to {MAX_PARTS}, not {number}")
+        if self.uniform:
+            return self.first
+        return self._clip(_GROWTH[bisect.bisect_left(_LAST_NUMBERS, number)][1])
+
+    def capacity(self) -> int:
+        """Bytes of the largest object that fits when every part has its target size."""
+        if self.uniform:
+            return min(MAX_OBJECT, self.first * MAX_PARTS)
+        return min(MAX_OBJECT, sum(count * self._clip(factor) for count, factor in _GROWTH))
+
+    def _clip(self, factor: int) -> int:
+        return min(self.first * factor, self.largest, MAX_PART)
+
+
+def copy_ranges(start: int, length: int, piece: int) -> tuple[tuple[int, int], ...]:
+    """Cut ``length`` bytes from ``start`` into (start, length) ranges for UploadPartCopy.
+
+    About ``piece`` bytes each, all equal but the last, which is never larger; each at least MIN_PART, so that
+    other parts may follow (unless the whole is smaller), and at most MAX_PART; at most MAX_PARTS of them.
+    Raises TooLarge for more than MAX_OBJECT bytes.
+    """
+    if length > MAX_OBJECT:
+        raise TooLarge(f"{length} bytes are more than an object can have")
+    if length <= 0:
+        return ()
+    piece = min(max(piece, MIN_PART), MAX_PART)
+    count = min(-(-length // piece), MAX_PARTS)
+    while True:
+        each = -(-length // count)
+        tail = length - (count - 1) * each
+        # Dropping a range makes the others larger, but happens only while they are within 10 kB of MIN_PART.
+        if tail >= MIN_PART or count == 1:
+            break
+        count -= 1
+    return tuple((start + i * each, each if i < count - 1 else tail) for i in range(count))
+
+
+def composite_etag(etags: Iterable[str]) -> str | None:
+    """The ETag S3 gives to a multipart object: MD5 of its parts' MD5s, "-", their number.
+
+    None when there is no part, or when a part's ETag is not an MD5 (encrypted with KMS, or the store's own
+    invention): then the object's ETag says nothing about its bytes.
+    """
+    digests = []
+    for etag in etags:
+        if not re.fullmatch(r"[0-9a-fA-F]{32}", etag):
+            return None
+        digests.append(bytes.fromhex(etag))
+    if not digests:
+        return None
+    return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
+
+
+def crc32_combine(crc_a: int, crc_b: int, len_b: int) -> int:
+    """zlib.crc32(a + b) from zlib.crc32(a), zlib.crc32(b) and len(b), in O(log len_b)."""
+    return _multiply(_shift_of(len_b), crc_a) ^ crc_b
+
+
+def crc32_of_parts(parts: Iterable[tuple[int, int]]) -> int:
+    """The CRC-32 of the concatenation of parts given as (crc32, length)."""
+    whole = 0
+    for crc, length in parts:
+        whole = crc32_combine(whole, crc, length)
+    return whole
+
+
+# CRC-32 is a remainder of polynomials over GF(2): appending n zero bytes multiplies it by x^(8n). Bit 31 is x^0.
+# Method of zlib's crc32_combine (crc32.c, multmodp and x2nmodp).
+_POLYNOMIAL = 0xEDB88320
+_ONE = 1 << 31
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    while a:
+        if a & _ONE:
+            product ^= b
+        a = a << 1 & 0xFFFFFFFF
+        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
+    return product
+
+
+@functools.lru_cache(maxsize=64)  # nearly all parts of an upload share a few lengths
+def _shift_of(length: int) -> int:
+    """x^(8 length) by repeated squaring."""
+    power, square = _ONE, _ONE >> 8
+    while length:
+        if length & 1:
+            power = _multiply(power, square)
+        square = _multiply(square, square)
+        length >>= 1
+    return power
+
+
+def compare_parts(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> str | None:
+    """None when the store lists the very parts that were sent (numbers, sizes, ETags; in any order), else one
+    line that names the first difference. CRCs are not compared: a listing has none."""
+    sent = sorted(ours, key=lambda part: part.number)
+    stored = sorted(theirs, key=lambda part: part.number)
+    for mine, its in zip(sent, stored, strict=False):
+        if mine.number != its.number:
+            number = min(mine.number, its.number)
+            return f"part {number} was {'sent but is not stored' if number == mine.number else 'stored but not sent'}"
+        if mine.size != its.size:
+            return f"part {mine.number}: {mine.size} bytes were sent, {its.size} are stored"
+        if mine.etag != its.etag:
+            return f"part {mine.number}: its ETag was {mine.etag!r} when sent, {its.etag!r} is stored"
+    if len(sent) != len(stored):
+        return f"{len(sent)} parts were sent, {len(stored)} are stored"
+    return None

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3fsx.errors import ConfigError, TooLarge
+from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
+from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, crc32_combine, crc32_of_parts
+
+MIB = 1 << 20
+sizes = st.integers(MIN_PART, MAX_PART)
+
+
+def test_eight_mib_reach_five_tib() -> None:
+    schedule = PartSchedule(8 * MIB, MAX_PART)
+    total = sum(schedule.size(n) for n in range(1, MAX_PARTS + 1))
+    assert total == 721_000 * 8 * MIB
+    assert total >= MAX_OBJECT == schedule.capacity()
+
+
+def test_growth_steps() -> None:
+    schedule = PartSchedule(8 * MIB, MAX_PART)
+    steps = {1: 1, 1000: 1, 1001: 2, 3000: 2, 3001: 4, 5000: 4, 5001: 8, 5501: 16, 6001: 32, 6251: 64, 6500: 64}
+    assert {n: schedule.size(n) // (8 * MIB) for n in steps} == steps
+    assert schedule.size(6501) == schedule.size(10_000) == 192 * 8 * MIB
+
+
+@given(sizes, sizes, st.booleans())
+def test_sizes_never_shrink_and_stay_within_the_limits(one: int, other: int, uniform: bool) -> None:
+    first, largest = sorted((one, other))
+    schedule = PartSchedule(first, largest, uniform)
+    seen = [schedule.size(n) for n in range(1, MAX_PARTS + 1)]
+    assert seen == sorted(seen)
+    assert seen[0] == first
+    assert seen[-1] <= largest
+    assert schedule.capacity() == min(MAX_OBJECT, sum(seen))
+    if uniform:
+        assert set(seen) == {first}
+
+
+@pytest.mark.parametrize("number", [0, -1, MAX_PARTS + 1])
+@pytest.mark.parametrize("uniform", [False, True])
+def test_there_is_no_such_part(number: int, uniform: bool) -> None:
+    with pytest.raises(TooLarge):
+        PartSchedule(8 * MIB, 64 * MIB, uniform).size(number)
+
+
+@pytest.mark.parametrize(("first", "largest"), [(MIN_PART - 1, MAX_PART), (MAX_PART + 1, 2 * MAX_PART), (8, 7)])
+def test_contradictions_are_refused(first: int, largest: int) -> None:
+    with pytest.raises(ConfigError):
+        PartSchedule(first, largest)
+    with pytest.raises(ConfigError):
+        PartSchedule(16 * MIB, 8 * MIB)
+
+
+@given(st.integers(0, MAX_OBJECT))
+def test_uniform_parts_for_a_capacity(capacity: int) -> None:
+    schedule = PartSchedule.uniform_for(capacity, MAX_PART)
+    assert schedule.uniform
+    assert schedule.capacity() >= capacity
+    assert schedule.first == MIN_PART or (schedule.first - MIB) * MAX_PARTS < capacity
+
+
+@pytest.mark.parametrize(("capacity", "largest"), [(MAX_OBJECT + 1, MAX_PART), (100 << 30, 10 * MIB), (1, MIB)])
+def test_uniform_parts_that_cannot_be(capacity: int, largest: int) -> None:
+    with pytest.raises(TooLarge):
+        PartSchedule.uniform_for(capacity, largest)
+
+
+def check_ranges(start: int, length: int, piece: int) -> None:
+    ranges = copy_ranges(start, length, piece)
+    position = start
+    for at, size in ranges:
+        assert at == position
+        position += size
+    assert position == start + length
+    assert len(ranges) <= MAX_PARTS
+    assert all(size <= MAX_PART for _, size in ranges)
+    if length >= MIN_PART:
+        assert all(size >= MIN_PART for _, size in ranges)
+    else:
+        assert len(ranges) == (length > 0)
+    assert len({size for _, size in ranges[:-1]}) <= 1
+    assert all(size <= ranges[0][1] for _, size in ranges)
+    wanted = max(min(max(piece, MIN_PART), MAX_PART), -(-length // MAX_PARTS))
+    assert all(size < 2 * wanted for _, size in ranges)
+
+
+@given(st.integers(0, 1 << 40), st.one_of(st.integers(0, 1 << 26), st.integers(0, MAX_OBJECT)), st.integers(0, 1 << 34))
+def test_copy_ranges_cover_exactly_within_the_limits(start: int, length: int, piece: int) -> None:
+    check_ranges(start, length, piece)
+
+
+@given(st.integers(1, 20_000), st.integers(-3, 3), sizes)
+def test_copy_ranges_near_multiples(count: int, off: int, piece: int) -> None:
+    check_ranges(0, min(max(0, count * piece + off), MAX_OBJECT), piece)
+
+
+@pytest.mark.parametrize(
+    "length", [1, MIN_PART - 1, MIN_PART, MIN_PART + 1, 2 * MIN_PART - 1, MIN_PART * MAX_PARTS - 1]
+)
+def test_copy_ranges_at_the_smallest_piece(length: int) -> None:
+    check_ranges(7, length, MIN_PART)
+
+
+def test_copy_of_more_than_an_object() -> None:
+    with pytest.raises(TooLarge):
+        copy_ranges(0, MAX_OBJECT + 1, MAX_PART)
+
+
+def test_composite_etag() -> None:
+    parts = [b"a" * 10, b"b" * 5]
+    digests = [hashlib.md5(p).digest() for p in parts]
+    expected = hashlib.md5(b"".join(digests)).hexdigest() + "-2"
+    assert composite_etag(d.hex() for d in digests) == expected
+    # AWS's answer for one part that is empty: MD5 of the MD5 of nothing.
+    assert composite_etag(["d41d8cd98f00b204e9800998ecf8427e"]) == "59adb24ef3cdbe0297f05b395827453f-1"
+
+
+@pytest.mark.parametrize("etag", ["", "abc", "g" * 32, "0" * 31, "0" * 33, "0" * 32 + "-1", "٠" * 32, "0" * 32 + "\n"])
+def test_composite_etag_unknown(etag: str) -> None:
+    assert composite_etag(["0" * 32, etag]) is None
+    assert composite_etag([]) is None
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_crc_of_two(a: bytes, b: bytes) -> None:
+    assert crc32_combine(zlib.crc32(a), zlib.crc32(b), len(b)) == zlib.crc32(a + b)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=20))
+def test_crc_of_many(chunks: list[bytes]) -> None:
+    assert crc32_of_parts((zlib.crc32(c), len(c)) for c in chunks) == zlib.crc32(b"".join(chunks))
+
+
+@given(st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, MAX_PART), st.integers(0, MAX_PART))
+def test_crc_of_large_parts_is_associative(a: int, b: int, first: int, second: int) -> None:
+    zeros = crc32_combine(0, b, first)
+    left = crc32_combine(crc32_combine(a, b, first), b, second)
+    right = crc32_combine(a, crc32_combine(b, b, second), first + second)
+    assert left == right
+    assert zeros == b
+
+
+def test_crc_over_64_mib() -> None:
+    a, b = b"\x55" * 1000, bytes(64 * MIB)
+    assert crc32_combine(zlib.crc32(a), zlib.crc32(b), len(b)) == zlib.crc32(b, zlib.crc32(a))
+
+
+def test_crc_of_ten_thousand_parts_is_quick_enough_for_the_event_loop() -> None:
+    parts = [(n * 2654435761 & 0xFFFFFFFF, (8 if n < 5000 else 64) * MIB) for n in range(MAX_PARTS)]
+    begun = time.process_time()
+    crc32_of_parts(parts)
+    assert time.process_time() - begun < 1.0  # measured: 0.05 s
+
+
+def part(number: int, size: int = 8, etag: str = "e") -> UploadedPart:
+    return UploadedPart(number, size, etag, crc32=1)
+
+
+def test_parts_that_match_in_any_order() -> None:
+    ours = [part(2), part(1), part(3)]
+    assert compare_parts(ours, [replace(p, crc32=None) for p in reversed(ours)]) is None
+    assert compare_parts([], []) is None
+
+
+@pytest.mark.parametrize(
+    ("theirs", "says"),
+    [
+        ([part(1)], "2 parts were sent, 1 are stored"),
+        ([part(1), part(2), part(3)], "2 parts were sent, 3 are stored"),
+        ([part(1), part(3)], "part 2 was sent but is not stored"),
+        ([part(0), part(1), part(2)], "part 0 was stored but not sent"),
+        ([part(1), part(2, size=7)], "part 2: 8 bytes were sent, 7 are stored"),
+        ([part(1, etag="f"), part(2)], "part 1: its ETag was 'e' when sent, 'f' is stored"),
+        ([part(1), part(1)], "part 1 was stored but not sent"),
+    ],
+)
+def test_parts_that_differ(theirs: list[UploadedPart], says: str) -> None:
+    assert compare_parts([part(1), part(2)], theirs) == says
