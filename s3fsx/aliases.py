@@ -91,6 +91,13 @@ def canonical(name: str) -> str:
     return name.strip().lower().replace("-", "_")
 
 
+def target(name: str) -> str:
+    """The setting that ``name`` means; a name that means none comes back in canonical spelling."""
+    key = canonical(name)
+    alias = ALIASES.get(key)
+    return alias.target if alias else key
+
+
 def read(name: str, raw: object, origin: str) -> tuple[str, Any]:
     """The setting that ``name`` (possibly an alias) means and its parsed value.
 

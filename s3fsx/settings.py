@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from s3fsx import values
+from s3fsx.layout import CONTENT_DIRS
 from s3fsx.objects import MAX_PART, MIN_PART
 from s3fsx.values import EIB, GIB, MIB, PIB, Kind
 
@@ -30,9 +31,6 @@ AWS_STORAGE_CLASSES = (
     "OUTPOSTS",
     "SNOW",
 )
-# The directories of a Proxmox VE directory storage (pve-storage, PVE/Storage/Plugin.pm, $vtype_subdirs).
-CONTENT_DIRECTORIES = ("dump", "images", "template/iso", "template/cache", "snippets", "import", "private")
-INTERNAL_PREFIX = ".s3fsx/"
 SECTIONS = {
     "store": "Bucket and endpoint",
     "credentials": "Credentials",
@@ -171,7 +169,7 @@ class Settings:
     )
     layout: Mapping[str, str] = setting(
         dict,
-        values.table(CONTENT_DIRECTORIES, values.key_prefix()),
+        values.table(CONTENT_DIRS, values.key_prefix()),
         "objects",
         "Other key prefixes (below prefix) for Proxmox directories, for buckets that another tool filled.",
         default_text="each directory under its own name",
@@ -296,6 +294,9 @@ class Settings:
         default_text="true when mounted by root",
     )
     read_only: bool = setting(False, values.flag(), "files", "Nothing is written to the bucket; also -o ro.")
+    noexec: bool = setting(
+        False, values.flag(), "files", "No program on the mount can be run; breaks hook scripts in snippets/."
+    )
     capacity: int = setting(
         PIB, values.size(GIB, EIB), "files", "Size that df and Proxmox show: S3 has none of its own."
     )

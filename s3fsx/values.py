@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -172,8 +172,8 @@ def text(allowed: str, pattern: str, *, upper: bool = False) -> Kind:
 def path(*, required: bool = False) -> Kind:
     """An absolute path, or "" for none: a daemon has no working directory to be relative to."""
     if required:
-        return text("an absolute path", r"/[^\x00-\x1f\x7f]*")
-    return text('an absolute path, or ""', r"(?:/[^\x00-\x1f\x7f]*)?")
+        return replace(text("an absolute path", r"/[^\x00-\x1f\x7f]*"), name="path")
+    return replace(text('an absolute path, or ""', r"(?:/[^\x00-\x1f\x7f]*)?"), name="path")
 
 
 def key_prefix() -> Kind:

@@ -1,0 +1,232 @@
+"""From files, environment, SOURCE and -o to one checked Settings; every value knows where it came from.
+
+Later layers win: defaults, DIR/s3fsx.toml, DIR/NAME.toml, S3FSX_* variables, SOURCE s3://bucket/prefix, -o. DIR is
+/etc/s3fsx, or $S3FSX_CONFIG_DIR. Everything outside comes in through ``env`` and ``read_file``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from s3fsx import aliases, credentials, mountopts
+from s3fsx.configfile import ConfigFile, FileReader, read_file
+from s3fsx.errors import ConfigError
+from s3fsx.layout import Layout
+from s3fsx.settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
+from s3fsx.values import show_size
+
+CONFIG_DIR = "/etc/s3fsx"
+COMMON = "s3fsx"
+ENV_PREFIX = "S3FSX_"
+_NOT_SETTINGS = ("S3FSX_CONFIG_DIR", "S3FSX_TEST_")  # for s3fsx itself; S3FSX_TEST_*: for its test suite
+_KEYS = ("access_key", "secret_key", "session_token")
+
+
+@dataclass(frozen=True)
+class Effective:
+    """A value and the layer it came from ("default", a path, a variable, "SOURCE", "-o")."""
+
+    value: Any
+    origin: str
+
+
+@dataclass(frozen=True)
+class Config:
+    """settings, and for each of them (in the order of SCHEMA) the effective value with its origin."""
+
+    settings: Settings
+    effective: Mapping[str, Effective]
+
+
+@dataclass(frozen=True)
+class _Given:
+    value: Any
+    origin: str
+    rank: int
+
+
+def load(
+    source: str | None,
+    options: Sequence[str] = (),
+    *,
+    env: Mapping[str, str] = os.environ,
+    read_file: FileReader = read_file,
+) -> Config:
+    """The configuration of SOURCE. None (for ``config show``) leaves out NAME.toml and needs no bucket.
+
+    Raises ConfigError, one line that names layer, key, value and what is allowed.
+    """
+    given: dict[str, _Given] = {}
+    directory = env.get("S3FSX_CONFIG_DIR") or CONFIG_DIR
+    layers = [_toml(os.path.join(directory, COMMON + ".toml"), read_file, missing_ok=True)]
+    where: dict[str, object] = {}
+    if source is not None:
+        if source.startswith("s3://"):
+            where = _address(source)
+        else:
+            layers.append(_named(source, directory, read_file))
+    layers += [_environment(env), [(name, value, "SOURCE") for name, value in where.items()]]
+    for rank, layer in enumerate(layers):
+        _merge(given, layer, rank)
+    for name, value, origin in _options(options):  # one by one: among options the last one wins, as in mount(8)
+        _merge(given, [(name, value, origin)], len(layers))
+    _choose_credentials(given, read_file)
+    settings = Settings(**{name: item.value for name, item in given.items()})
+    effective = {
+        name: Effective(getattr(settings, name), given[name].origin if name in given else "default") for name in SCHEMA
+    }
+    check(settings, {name: item.origin for name, item in effective.items()}, need_bucket=source is not None)
+    return Config(settings, effective)
+
+
+_Layer = list[tuple[str, object, str]]
+
+
+def _toml(path: str, read: FileReader, *, missing_ok: bool = False) -> _Layer:
+    try:
+        file = read(path)
+    except FileNotFoundError:
+        if missing_ok:
+            return []
+        raise
+    try:
+        pairs = tomllib.loads(file.text)
+    except tomllib.TOMLDecodeError as error:
+        # Only where: what tomllib says can quote the line, which may hold a secret.
+        place = re.search(r"\(at .*\)$", str(error))
+        raise ConfigError(f"{path}: not valid TOML {place[0] if place else ''}".rstrip()) from None
+    _require_private(file, pairs)
+    return [(name, value, path) for name, value in pairs.items()]
+
+
+def _require_private(file: ConfigFile, pairs: Mapping[str, object]) -> None:
+    for name in pairs:
+        row = SCHEMA.get(aliases.target(name))
+        if row is not None and row.secret:
+            file.require_private()
+
+
+def _named(source: str, directory: str, read: FileReader) -> _Layer:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", source) or source == COMMON:
+        raise ConfigError(f"{source[:80]!r}: SOURCE is s3://BUCKET[/PREFIX] or the NAME of {directory}/NAME.toml")
+    path = os.path.join(directory, source + ".toml")
+    try:
+        return _toml(path, read)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; SOURCE is its NAME, or s3://BUCKET[/PREFIX]") from None
+
+
+def _address(source: str) -> dict[str, object]:
+    bucket, slash, prefix = source.removeprefix("s3://").partition("/")
+    if not bucket:
+        raise ConfigError(f"{source[:80]!r}: no bucket; SOURCE is s3://BUCKET[/PREFIX]")
+    return {"bucket": bucket, "prefix": prefix} if slash and prefix.strip("/") else {"bucket": bucket}
+
+
+def _environment(env: Mapping[str, str]) -> _Layer:
+    return [
+        (name.removeprefix(ENV_PREFIX), value, name)
+        for name, value in sorted(env.items())
+        if name.startswith(ENV_PREFIX) and not name.startswith(_NOT_SETTINGS)
+    ]
+
+
+def _options(options: Sequence[str]) -> _Layer:
+    pairs = mountopts.parse(options)
+    for name, value in pairs:
+        row = SCHEMA.get(aliases.target(name))
+        userinfo = row is not None and row.name == "proxy" and isinstance(value, str) and "@" in value
+        if row is not None and (row.secret or userinfo):
+            raise ConfigError(
+                f"-o: {name[:60]} is refused, as every user can read a command line; put it into "
+                f"{CONFIG_DIR}/NAME.toml with mode 0600, or into {ENV_PREFIX}{row.name.upper()}"
+            )
+    return [(name, value, "-o") for name, value in pairs]
+
+
+def _merge(given: dict[str, _Given], layer: _Layer, rank: int) -> None:
+    spelled: dict[str, str] = {}
+    for name, raw, origin in layer:
+        key, value = aliases.read(name, raw, origin)
+        if key in spelled and given[key].value != value:
+            raise ConfigError(f"{origin}: {spelled[key]} and {name} both set {key}, differently; keep one")
+        spelled[key] = name
+        given[key] = _Given(value, origin, rank)
+
+
+def _choose_credentials(given: dict[str, _Given], read: FileReader) -> None:
+    """Keys, or the file with the keys: the later layer wins, as with any other setting."""
+    file = given.get("credentials_file")
+    if file is None or not file.value:
+        return
+    keys = [given[name] for name in _KEYS if name in given and given[name].value]
+    if any(key.rank == file.rank for key in keys):
+        raise ConfigError(f"{file.origin}: access_key or secret_key beside credentials_file; keep one")
+    if any(key.rank > file.rank for key in keys):
+        del given["credentials_file"]
+        return
+    try:
+        content = read(file.value)
+    except FileNotFoundError:
+        raise ConfigError(f"{file.origin}: credentials_file = {file.value}: no such file") from None
+    content.require_private()
+    bucket, profile = (given[name].value if name in given else "" for name in ("bucket", "profile"))
+    found = credentials.parse(content.text, file.value, bucket=bucket, profile=profile)
+    for name in _KEYS:
+        given[name] = _Given(getattr(found, name), file.value, file.rank)
+
+
+def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool = True) -> None:
+    """What no single value shows. Raises ConfigError."""
+
+    def refuse(name: str, why: str) -> None:
+        raise ConfigError(f"{origins[name]}: {name}: {why}")
+
+    s = settings
+    if need_bucket and not s.bucket:
+        raise ConfigError('no bucket: use SOURCE s3://BUCKET, or bucket = "…" in the configuration file')
+    if bool(s.access_key) != bool(s.secret_key):
+        have, lack = ("access_key", "secret_key") if s.access_key else ("secret_key", "access_key")
+        refuse(have, f"{lack} is missing")
+    if s.session_token and not s.access_key:
+        refuse("session_token", "access_key and secret_key are missing")
+    if s.sse_kms_key_id and s.sse != "aws:kms":
+        refuse("sse_kms_key_id", "needs sse = aws:kms")
+    if is_aws(s.endpoint) and s.storage_class and s.storage_class not in AWS_STORAGE_CLASSES:
+        refuse("storage_class", f"{s.storage_class} is none of Amazon's: {', '.join(AWS_STORAGE_CLASSES)}")
+    if s.part_size > s.memory_budget // 4:
+        refuse(
+            "part_size",
+            f"{show_size(s.part_size)} is more than a quarter of memory_budget {show_size(s.memory_budget)}",
+        )
+    if s.read_ahead > s.memory_budget // 2:
+        refuse(
+            "read_ahead", f"{show_size(s.read_ahead)} is more than half of memory_budget {show_size(s.memory_budget)}"
+        )
+    try:
+        Layout(s.prefix, s.layout)
+    except ConfigError as error:
+        name = "layout" if str(error).startswith("layout") else "prefix"
+        raise ConfigError(f"{origins[name]}: {error}") from None
+
+
+def is_aws(endpoint: str) -> bool:
+    """Amazon itself, as opposed to a compatible store."""
+    host = urlsplit(endpoint).hostname or ""
+    return not endpoint or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+
+
+def addressing(settings: Settings) -> str:
+    """ "path" or "virtual": what auto means for this endpoint and bucket.
+
+    A dot in the bucket name breaks the wildcard certificate of virtual-host addresses.
+    """
+    if settings.addressing != "auto":
+        return settings.addressing
+    return "virtual" if is_aws(settings.endpoint) and "." not in settings.bucket else "path"

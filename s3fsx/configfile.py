@@ -1,0 +1,60 @@
+"""Reading a configuration or credentials file, and whether others could have read or written it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from s3fsx.errors import ConfigError
+
+MAX_SIZE = 1 << 20  # a mistaken path (a disk image, /dev/zero) must not fill the memory
+
+
+@dataclass(frozen=True)
+class ConfigFile:
+    """exposed: why it must hold no secrets, "" when it may."""
+
+    path: str
+    text: str = field(repr=False)
+    exposed: str = ""
+
+    def require_private(self) -> None:
+        """Raises ConfigError, which names the command that helps."""
+        if self.exposed:
+            raise ConfigError(self.exposed)
+
+
+FileReader = Callable[[str], ConfigFile]
+
+
+def read_file(path: str) -> ConfigFile:
+    """The file at path. Raises FileNotFoundError, and ConfigError for everything else that is wrong with it."""
+    try:
+        # O_NONBLOCK: opening a FIFO must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{path}: not a regular file")
+        if status.st_size > MAX_SIZE:
+            raise ConfigError(f"{path}: larger than 1 MiB, so no configuration")
+        content = file.read(MAX_SIZE + 1)
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not UTF-8 text") from None
+    return ConfigFile(path, text, _exposure(path, status))
+
+
+def _exposure(path: str, status: os.stat_result) -> str:
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{path}: holds keys but belongs to uid {status.st_uid}: chown root {path}"
+    if status.st_mode & 0o077:
+        return f"{path}: holds keys but has mode {stat.S_IMODE(status.st_mode):04o}: chmod 600 {path}"
+    return ""

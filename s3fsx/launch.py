@@ -1,0 +1,169 @@
+"""Running a mount: in the foreground or as a daemon, until it is unmounted or a signal asks it to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+import trio
+
+from s3fsx import daemon, log
+from s3fsx.daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
+from s3fsx.errors import ConfigError, S3fsxError
+from s3fsx.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# A mount needs a handful of requests (a listing, the probe), each within its own deadline.
+MIN_START, START_REQUESTS = 60.0, 12
+
+
+class Run(Protocol):
+    """``mount.run``: mounts, calls ready once the kernel's mount answers, returns after the unmount.
+
+    Cancelled, it unmounts in an orderly way. Raises S3fsxError with a one-line message.
+    """
+
+    def __call__(self, settings: Settings, mountpoint: str, *, ready: Callable[[], None]) -> Awaitable[None]: ...
+
+
+def start_limit(settings: Settings) -> float:
+    """Seconds after which a mount that has not reported is given up."""
+    return max(MIN_START, START_REQUESTS * settings.metadata_deadline)
+
+
+def foreground(run: Run, settings: Settings, mountpoint: str, *, debug: bool = False) -> int:
+    """Runs the mount in this process. Returns the exit code; a failure is one line on stderr as well as in the log."""
+
+    def failed(message: str, code: int) -> None:
+        sys.stderr.write(f"s3fsx: {message}\n")
+
+    return _run(run, settings, mountpoint, ready=_told_systemd, failed=failed, foreground=True, debug=debug)
+
+
+def background(run: Callable[[], Run], settings: Settings, mountpoint: str, *, debug: bool = False) -> int:
+    """Runs the mount as a daemon. Returns the exit code once it works or has failed; a failure is printed on stderr.
+
+    ``run`` is a factory, so that boto3 and pyfuse3 are imported after the fork.
+    """
+
+    def child(readiness: Readiness) -> int:
+        def ready() -> None:
+            daemon.redirect(settings.log_file or os.devnull, 2)
+            readiness.ready()
+
+        try:
+            return _run(
+                run(), settings, mountpoint, ready=ready, failed=readiness.failed, foreground=False, debug=debug
+            )
+        except BaseException as error:
+            readiness.failed(describe(error))
+            raise
+
+    return daemon.daemonise(child, timeout=start_limit(settings))
+
+
+def _told_systemd() -> None:
+    daemon.notify_systemd("READY=1")
+
+
+def _run(
+    run: Run,
+    settings: Settings,
+    mountpoint: str,
+    *,
+    ready: Callable[[], None],
+    failed: Callable[[str, int], None],
+    foreground: bool,
+    debug: bool,
+) -> int:
+    try:
+        log.setup(settings.log_level, settings.log_file, foreground=foreground, debug=debug)
+    except OSError as error:
+        failed(f"log_file {settings.log_file}: {error.strerror}", EXIT_INPUT)
+        return EXIT_INPUT
+    log_uncaught()
+    answered = False
+
+    def is_ready() -> None:
+        nonlocal answered
+        answered = True
+        logger.info("mounted on %s", mountpoint)
+        ready()
+
+    try:
+        trio.run(_until_signal, run, settings, mountpoint, is_ready)
+    except BaseException as error:
+        known = expected(error)
+        code = EXIT_INPUT if isinstance(known, ConfigError) else EXIT_TROUBLE
+        logger.error("%s", describe(error), exc_info=None if known and not debug else error)
+        failed(describe(error), code)
+        return code
+    if not answered:
+        failed("ended by a signal before it was mounted", EXIT_TROUBLE)
+        return EXIT_TROUBLE
+    logger.info("unmounted %s", mountpoint)
+    return EXIT_OK
+
+
+async def _until_signal(run: Run, settings: Settings, mountpoint: str, ready: Callable[[], None]) -> None:
+    error: BaseException | None = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        try:
+            await run(settings, mountpoint, ready=ready)
+        except Exception as raised:  # kept out of the nursery, which would wrap it into a group
+            error = raised
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            if number == signal.SIGHUP:
+                continue  # the terminal that a foreground mount was started from has gone; a mount outlives it
+            logger.info("%s: unmounting", signal.Signals(number).name)
+            scope.cancel()
+
+
+def expected(error: BaseException) -> S3fsxError | None:
+    """The S3fsxError in error, which may be a group that a nursery made; None: a bug."""
+    if isinstance(error, S3fsxError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        found = [known for inner in error.exceptions if (known := expected(inner)) is not None]
+        return found[0] if found else None
+    return None
+
+
+def describe(error: BaseException) -> str:
+    """One line for a person."""
+    known = expected(error)
+    if known is not None:
+        return " ".join(str(known).split()) or type(known).__name__
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (a bug; --debug shows where)"
+
+
+def log_uncaught() -> None:
+    """What Python would print on stderr, of threads and destructors, goes into the log."""
+
+    def thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None:
+            logger.error("uncaught in thread %s", args.thread and args.thread.name, exc_info=args.exc_value)
+
+    def unraisable(args: Any) -> None:
+        logger.error("ignored in %r", args.object, exc_info=args.exc_value)
+
+    threading.excepthook = thread
+    sys.unraisablehook = unraisable

@@ -1,0 +1,66 @@
+"""Where log lines go: a file, the system's log, or stderr. One format: ``2026-11-20T12:00:00 LEVEL module: text``."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+import time
+from pathlib import Path
+
+SYSLOG = "/dev/log"
+# Libraries whose INFO is of no use to an administrator, and whose DEBUG prints request headers with signatures in it.
+QUIET = ("botocore", "boto3", "urllib3", "s3transfer")
+
+
+class LineFormatter(logging.Formatter):
+    """Local time with seconds, and the module without ``s3fsx.``. One record is one line, a traceback apart."""
+
+    def __init__(self, *, timestamp: bool = True, traceback: bool = False) -> None:
+        super().__init__()
+        self.timestamp = timestamp
+        self.traceback = traceback
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage().replace("\n", "\\n")
+        module = record.name.removeprefix("s3fsx.")
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S ", time.localtime(record.created)) if self.timestamp else ""
+        line = f"{stamp}{record.levelname} {module}: {text}"
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            if self.traceback:
+                return f"{line}\n{self.formatException(record.exc_info)}"
+            line += f" ({type(error).__name__}: {error!s})".replace("\n", "\\n")
+        return line
+
+
+def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bool = False) -> None:
+    """Replaces the root logger's handlers. Raises OSError when log_file cannot be opened.
+
+    In the foreground without log_file lines go to stderr, which systemd puts into the journal. Otherwise without
+    log_file they go to ``/dev/log``, and where that is absent they are lost. debug: level debug, with tracebacks.
+    """
+    handler: logging.Handler
+    timestamp = True
+    if log_file:
+        # Reopened after logrotate has moved it.
+        handler = logging.handlers.WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+    elif foreground:
+        handler = logging.StreamHandler(sys.stderr)
+    elif Path(SYSLOG).exists():
+        handler = logging.handlers.SysLogHandler(SYSLOG, facility=logging.handlers.SysLogHandler.LOG_DAEMON)
+        handler.ident = "s3fsx: "
+        timestamp = False  # syslog has its own
+    else:
+        handler = logging.NullHandler()
+    handler.setFormatter(LineFormatter(timestamp=timestamp, traceback=debug))
+    logging.raiseExceptions = debug  # a full disk must not make every log call print a traceback
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+        old.close()
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
