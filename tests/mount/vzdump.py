@@ -1,4 +1,4 @@
-"""What vzdump does to a directory storage, call by call (pve-manager PVE/VZDump.pm, qemu-server PVE/VZDump/QemuServer.pm).
+"""What vzdump does to a directory storage, call by call (PVE/VZDump.pm and PVE/VZDump/QemuServer.pm of Proxmox VE 9).
 
 Same names, same order, same programs; the descriptor is duplicated and closed early as the forks of the original do.
 """
