@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Iterable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s3fsx.window import BACK, NEAR, Block, Plan, Window
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+HUGE = 100 * GIB
+
+
+class Caller:
+    """Does with plans what a reader does, and checks every promise of a plan on the way."""
+
+    def __init__(self, window: Window, size: int) -> None:
+        self.window = window
+        self.size = size
+        self.known: set[Block] = set()
+        self.fetched: list[Block] = []
+
+    def read(self, offset: int, length: int) -> Plan:
+        before = set(self.known)
+        plan = self.window.read(offset, length)
+        end = min(offset + length, self.size)
+        if offset >= end:
+            assert plan == Plan()
+            return plan
+        position = offset
+        for block in plan.need:
+            assert block.start <= position < block.end
+            position = block.end
+        assert position >= end
+        assert not before & set(plan.ahead)
+        assert not set(plan.need) & set(plan.ahead)
+        assert set(plan.drop) <= before | set(plan.need)
+        assert not set(plan.drop) & {*plan.need, *plan.ahead}
+        self.fetched += [block for block in plan.need if block not in before] + list(plan.ahead)
+        self.known = (before | {*plan.need, *plan.ahead}) - set(plan.drop)
+        self.check()
+        return plan
+
+    def check(self) -> None:
+        blocks = sorted(self.known)
+        assert all(block.length > 0 and block.start >= 0 and block.end <= self.size for block in blocks)
+        assert all(one.end <= other.start for one, other in pairwise(blocks))
+        assert self.window.planned == sum(block.length for block in blocks)
+
+    def shrink(self) -> None:
+        gone = set(self.window.shrink())
+        assert gone <= self.known
+        self.known -= gone
+        self.check()
+
+    def forget(self, block: Block) -> None:
+        self.window.forget(block)
+        self.known.discard(block)
+        self.check()
+
+    @property
+    def cost(self) -> int:
+        return sum(block.length for block in self.fetched)
+
+    def read_all(self, reads: Iterable[tuple[int, int]]) -> None:
+        for offset, length in reads:
+            self.read(offset, length)
+
+
+def caller(size: int, limit: int = 64 * MIB, *, first: int = 128 * KIB, block: int = 8 * MIB) -> Caller:
+    return Caller(Window(size, first=first, block=block, limit=limit), size)
+
+
+def sequence(start: int, stop: int, step: int) -> list[tuple[int, int]]:
+    return [(offset, min(step, stop - offset)) for offset in range(start, stop, step)]
+
+
+sizes = st.integers(1, 200 * MIB)
+limits = st.one_of(st.just(0), st.integers(1, 64 * MIB))
+lengths = st.one_of(st.integers(1, 256 * KIB), st.sampled_from([4 * KIB, 128 * KIB, MIB]), st.integers(1, 20 * MIB))
+moves = st.lists(
+    st.one_of(
+        st.tuples(st.just("on"), st.just(0), lengths),
+        st.tuples(st.just("on"), st.integers(-5 * MIB, 5 * MIB), lengths),
+        st.tuples(st.just("at"), st.integers(0, 210 * MIB), lengths),
+        st.tuples(st.just("shrink"), st.just(0), st.just(0)),
+        st.tuples(st.just("forget"), st.integers(0, 100), st.just(0)),
+    ),
+    max_size=60,
+)
+
+
+@given(sizes, limits, moves)
+def test_any_reads_are_covered_by_few_disjoint_blocks(size: int, limit: int, steps: list[tuple[str, int, int]]) -> None:
+    reader = caller(size, limit)
+    position = 0
+    for kind, number, length in steps:
+        if kind == "shrink":
+            reader.shrink()
+        elif kind == "forget" and reader.known:
+            reader.forget(sorted(reader.known)[number % len(reader.known)])
+        elif kind in ("on", "at"):
+            offset = max(0, position + number) if kind == "on" else number
+            plan = reader.read(offset, length)
+            position = offset + length
+            held = sum(block.length for block in reader.known - set(plan.need))
+            assert held <= NEAR + limit + 2 * 8 * MIB
+            assert sum(block.length for block in plan.ahead) <= limit + 8 * MIB
+
+
+@given(sizes, limits, st.integers(0, 50 * MIB), st.lists(lengths, min_size=1, max_size=150))
+def test_a_sequential_reader_plans_each_byte_once(size: int, limit: int, start: int, steps: list[int]) -> None:
+    reader = caller(size, limit)
+    begin = position = min(start, size - 1)
+    for length in steps:
+        reader.read(position, length)
+        position = min(position + length, size)
+        assert sum(block.end - max(block.start, position) for block in reader.known if block.end > position) <= (
+            limit + 8 * MIB
+        )
+    fetched = sorted(reader.fetched)
+    assert all(one.end == other.start for one, other in pairwise(fetched))
+    assert fetched[0].start == begin - begin % (128 * KIB)
+    assert fetched[-1].end >= position
+
+
+@given(st.integers(1, 4 * MIB), st.integers(0, HUGE // 2), st.sampled_from([4 * KIB, 64 * KIB, 128 * KIB, MIB]))
+def test_reading_a_little_costs_a_little(amount: int, start: int, step: int) -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(start, start + amount, step))
+    assert reader.cost <= 3 * amount + 4 * 128 * KIB
+
+
+@pytest.mark.parametrize("step", [4 * KIB, 128 * KIB, MIB])
+def test_head_of_a_huge_file(step: int) -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(0, MIB, step))
+    assert reader.cost < 4 * MIB
+
+
+def test_a_sequential_reader_gets_large_blocks_and_the_whole_limit() -> None:
+    reader = caller(GIB)
+    reader.read_all(sequence(0, 200 * MIB, 128 * KIB))
+    assert reader.fetched[0] == Block(0, 128 * KIB)
+    lengths = [block.length for block in reader.fetched]
+    assert lengths == sorted(lengths)
+    assert {block.length for block in reader.fetched if block.start >= 64 * MIB} == {8 * MIB}
+    assert max(block.end for block in reader.known) >= 264 * MIB
+    assert reader.window.ahead == 64 * MIB
+    assert min(block.start for block in reader.known) >= 200 * MIB - BACK - 8 * MIB
+    assert len(reader.fetched) <= 50
+
+
+def test_a_whole_file_in_order_is_fetched_exactly_once() -> None:
+    size = 300 * MIB + 12_345
+    reader = caller(size)
+    reader.read_all(sequence(0, size, 128 * KIB))
+    assert reader.cost == size
+
+
+@pytest.mark.parametrize("span", [MIB, 4 * MIB])
+@pytest.mark.parametrize("seed", range(5))
+def test_requests_that_overtake_each_other_are_still_sequential(span: int, seed: int) -> None:
+    size = 256 * MIB
+    shuffled = random.Random(seed)
+    reader = caller(size)
+    for start in range(0, size, span):
+        reads = sequence(start, start + span, 128 * KIB)
+        shuffled.shuffle(reads)
+        reader.read_all(reads)
+        if 128 * MIB <= start < 256 * MIB - span:
+            assert reader.window.ahead == 64 * MIB
+    counted = Counter[int]()
+    for block in reader.fetched:
+        counted.update(range(block.start // (128 * KIB), -(-block.end // (128 * KIB))))
+    assert set(counted.values()) == {1}
+    assert reader.cost == size
+
+
+@given(st.lists(st.integers(0, HUGE // (4 * KIB) - 1), min_size=1, max_size=50))
+def test_a_random_reader_fetches_one_small_block_per_read(pages: list[int]) -> None:
+    reader = caller(HUGE)
+    previous: int | None = None
+    for page in pages:
+        offset = page * 4 * KIB
+        if previous is None or abs(offset - previous) > NEAR + MIB:
+            before = reader.cost
+            plan = reader.read(offset, 4 * KIB)
+            assert plan.ahead == ()
+            assert reader.cost - before <= 128 * KIB
+            previous = offset
+    assert reader.window.planned <= 128 * KIB
+
+
+@pytest.mark.parametrize("stride", [512 * KIB, MIB, 3 * MIB])
+def test_a_strided_reader_does_not_pass_for_a_sequential_one(stride: int) -> None:
+    reader = caller(HUGE)
+    reader.read_all((offset, 4 * KIB) for offset in range(0, 1000 * stride, stride))
+    assert reader.cost <= 1000 * 128 * KIB
+
+
+def test_random_reads_in_a_small_area_cost_little_more_than_that_area() -> None:
+    reader = caller(HUGE)
+    places = random.Random(7)
+    reader.read_all((50 * GIB + places.randrange(512) * 4 * KIB, 4 * KIB) for _ in range(500))
+    assert reader.cost <= 6 * MIB  # for 500 reads in 2 MiB
+
+
+def test_a_far_seek_starts_small_again_and_frees_the_old_place() -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(0, 100 * MIB, 128 * KIB))
+    old = set(reader.known)
+    plan = reader.read(50 * GIB, 4 * KIB)
+    assert plan == Plan(need=(Block(50 * GIB, 128 * KIB),), drop=tuple(sorted(old)))
+
+
+def test_a_jump_into_what_is_planned_already_uses_it() -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(0, 200 * MIB, 128 * KIB))
+    before = reader.cost
+    plan = reader.read(240 * MIB, 128 * KIB)
+    assert plan.need == (Block(240 * MIB, 8 * MIB),)
+    assert reader.cost - before <= 48 * MIB
+    assert plan.drop  # what was jumped over
+
+
+def test_a_second_reading_of_a_small_file_reads_ahead_again() -> None:
+    size = 3 * MIB
+    reader = caller(size)
+    for _ in range(2):
+        reader.read_all(sequence(0, size, 128 * KIB))
+    assert reader.cost <= 2 * size
+    assert len(reader.fetched) <= 24
+
+
+def test_small_steps_back_are_free() -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(0, 32 * MIB, 128 * KIB))
+    before = reader.cost
+    assert reader.read(31 * MIB, 128 * KIB).ahead == ()
+    assert reader.cost == before
+
+
+def test_a_read_across_a_block_border_needs_both() -> None:
+    reader = caller(HUGE)
+    reader.read(0, 128 * KIB)
+    assert reader.read(100 * KIB, 100 * KIB).need == (Block(0, 128 * KIB), Block(128 * KIB, 128 * KIB))
+
+
+def test_one_large_first_read_is_one_block() -> None:
+    assert caller(HUGE).read(0, MIB) == Plan(need=(Block(0, MIB),))
+    assert caller(HUGE).read(5, 200 * KIB).need == (Block(0, 256 * KIB),)
+
+
+def test_at_and_beyond_the_end() -> None:
+    reader = caller(1000)
+    assert reader.read(0, 128 * KIB) == Plan(need=(Block(0, 1000),))
+    assert reader.read(1000, 10) == Plan()
+    assert reader.read(5000, 10) == Plan()
+    assert reader.read(0, 0) == Plan()
+    assert caller(0).read(0, 4096) == Plan()
+
+
+def test_no_read_ahead_with_limit_zero() -> None:
+    reader = caller(HUGE, 0)
+    for offset, length in sequence(0, 16 * MIB, 128 * KIB):
+        assert reader.read(offset, length).ahead == ()
+    assert reader.cost == 16 * MIB
+
+
+def test_shrink_halves_and_reading_on_recovers() -> None:
+    reader = caller(HUGE)
+    reader.read_all(sequence(0, 200 * MIB, 128 * KIB))
+    reader.shrink()
+    assert reader.window.ahead == 32 * MIB
+    assert max(block.end for block in reader.known) <= (200 + 32 + 8) * MIB
+    for _ in range(40):
+        reader.shrink()
+    assert reader.window.ahead == 0
+    reader.read_all(sequence(200 * MIB, 400 * MIB, 128 * KIB))
+    assert reader.window.ahead == 64 * MIB
+
+
+def test_a_forgotten_block_is_planned_again() -> None:
+    reader = caller(HUGE)
+    block = reader.read(0, 4 * KIB).need[0]
+    reader.forget(block)
+    reader.forget(block)
+    assert reader.read(0, 4 * KIB).need == (block,)
+    assert reader.fetched == [block, block]
+
+
+@pytest.mark.parametrize(("first", "block"), [(0, MIB), (3, MIB), (128 * KIB, 64 * KIB), (128 * KIB, 384 * KIB)])
+def test_sizes_that_do_not_fit_together(first: int, block: int) -> None:
+    with pytest.raises(ValueError, match="power"):
+        Window(1, first=first, block=block, limit=0)
