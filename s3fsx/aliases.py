@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from s3fsx import values
-from s3fsx.errors import ConfigError
-from s3fsx.settings import SCHEMA
-from s3fsx.values import MIB
+from . import values
+from .errors import ConfigError
+from .settings import SCHEMA
+from .values import MIB
 
 
 @dataclass(frozen=True)

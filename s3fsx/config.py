@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from s3fsx import aliases, credentials, mountopts
-from s3fsx.configfile import ConfigFile, FileReader, read_file
-from s3fsx.errors import ConfigError
-from s3fsx.layout import Layout
-from s3fsx.settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
-from s3fsx.values import show_size
+from . import aliases, credentials, mountopts
+from .configfile import ConfigFile, FileReader, read_file
+from .errors import ConfigError
+from .layout import Layout
+from .s3options import S3Options
+from .settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
+from .values import show_size
 
 CONFIG_DIR = "/etc/s3fsx"
 COMMON = "s3fsx"
@@ -214,6 +215,35 @@ def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool =
     except ConfigError as error:
         name = "layout" if str(error).startswith("layout") else "prefix"
         raise ConfigError(f"{origins[name]}: {error}") from None
+
+
+def to_s3_options(settings: Settings) -> S3Options:
+    """What the store needs to know; empty keys become None, which means the AWS credential chain."""
+    return S3Options(
+        bucket=settings.bucket,
+        endpoint=settings.endpoint,
+        region=settings.region,
+        access_key=settings.access_key or None,
+        secret_key=settings.secret_key or None,
+        session_token=settings.session_token or None,
+        # The profile of a credentials_file has done its work; botocore would look for it in ~/.aws.
+        profile=None if settings.credentials_file else settings.profile or None,
+        addressing=addressing(settings),
+        ca_file=settings.ca_file or None,
+        verify_tls=settings.verify_tls,
+        proxy=settings.proxy,
+        storage_class=settings.storage_class,
+        sse=settings.sse,
+        sse_kms_key_id=settings.sse_kms_key_id,
+        max_uploads=settings.max_uploads,
+        max_downloads=settings.max_downloads,
+        connect_timeout=settings.connect_timeout,
+        read_timeout=settings.read_timeout,
+        attempts=settings.attempts,
+        metadata_deadline=settings.metadata_deadline,
+        read_deadline=settings.read_deadline,
+        write_deadline=settings.write_deadline,
+    )
 
 
 def is_aws(endpoint: str) -> bool:

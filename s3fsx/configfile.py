@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from s3fsx.errors import ConfigError
+from .errors import ConfigError
 
 MAX_SIZE = 1 << 20  # a mistaken path (a disk image, /dev/zero) must not fill the memory
 

@@ -11,8 +11,8 @@ import configparser
 import tomllib
 from dataclasses import dataclass, field
 
-from s3fsx import aliases
-from s3fsx.errors import ConfigError
+from . import aliases
+from .errors import ConfigError
 
 _NAMES = ("access_key", "secret_key", "session_token")
 

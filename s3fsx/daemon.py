@@ -66,11 +66,9 @@ def daemonise(child: Callable[[Readiness], int], *, timeout: float) -> int:
         os.close(read_end)
         _become_daemon(child, write_end)
     os.close(write_end)
-    code, message, pid = _await_report(read_end, timeout)
     os.waitpid(first, 0)
+    code, message = _await_report(read_end, timeout)
     if code != EXIT_OK:
-        if pid and message is None:
-            _kill(pid)
         sys.stderr.write(f"s3fsx: {message or f'no answer from the daemon within {timeout:.0f} s'}\n")
     return code
 
@@ -91,35 +89,37 @@ def _become_daemon(child: Callable[[Readiness], int], write_end: int) -> NoRetur
         os._exit(code)
 
 
-def _await_report(read_end: int, timeout: float) -> tuple[int, str | None, int]:
-    """(exit code, message, pid of the daemon); message None: silence."""
+def _await_report(read_end: int, timeout: float) -> tuple[int, str | None]:
+    """(exit code, message) of the daemon; message None: silence, and the daemon has been killed."""
     deadline = time.monotonic() + timeout
     received = b""
     try:
-        while True:
-            if not select.select([read_end], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                return EXIT_TROUBLE, None, _pid(received)
+        while select.select([read_end], [], [], max(0.0, deadline - time.monotonic()))[0]:
             chunk = os.read(read_end, 8192)
             if not chunk:
                 break
             received += chunk
+        else:
+            _stop(received, signal.SIGKILL)
+            return EXIT_TROUBLE, None
+    except KeyboardInterrupt:
+        _stop(received, signal.SIGTERM)
+        raise
     finally:
         os.close(read_end)
     _, _, report = received.decode(errors="replace").partition("\n")
     code, _, message = report.partition(" ")
     if not code.isdigit():
-        return EXIT_TROUBLE, "the daemon ended without a word; see the log", 0
-    return int(code), message, _pid(received)
+        return EXIT_TROUBLE, "the daemon ended without a word; see the log"
+    return int(code), message
 
 
-def _pid(received: bytes) -> int:
-    first, newline, _ = received.partition(b"\n")
-    return int(first) if newline and first.isdigit() else 0
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _stop(received: bytes, number: signal.Signals) -> None:
+    """Signals the daemon, whose pid is the first line it sent."""
+    pid, newline, _ = received.partition(b"\n")
+    if newline:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), number)
 
 
 def redirect(path: str, *descriptors: int) -> None:

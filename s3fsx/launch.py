@@ -12,10 +12,10 @@ from typing import Any, Protocol
 
 import trio
 
-from s3fsx import daemon, log
-from s3fsx.daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
-from s3fsx.errors import ConfigError, S3fsxError
-from s3fsx.settings import Settings
+from . import daemon, log
+from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
+from .errors import ConfigError, S3fsxError
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ def foreground(run: Run, settings: Settings, mountpoint: str, *, debug: bool = F
 
     def failed(message: str, code: int) -> None:
         sys.stderr.write(f"s3fsx: {message}\n")
+        sys.stderr.flush()
 
     return _run(run, settings, mountpoint, ready=_told_systemd, failed=failed, foreground=True, debug=debug)
 
@@ -101,7 +102,8 @@ def _run(
     except BaseException as error:
         known = expected(error)
         code = EXIT_INPUT if isinstance(known, ConfigError) else EXIT_TROUBLE
-        logger.error("%s", describe(error), exc_info=None if known and not debug else error)
+        if settings.log_file or not foreground or known is None or debug:  # else failed() is the log as well
+            logger.error("%s", describe(error), exc_info=None if known and not debug else error)
         failed(describe(error), code)
         return code
     if not answered:

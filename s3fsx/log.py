@@ -38,7 +38,8 @@ def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bo
     """Replaces the root logger's handlers. Raises OSError when log_file cannot be opened.
 
     In the foreground without log_file lines go to stderr, which systemd puts into the journal. Otherwise without
-    log_file they go to ``/dev/log``, and where that is absent they are lost. debug: level debug, with tracebacks.
+    log_file they go to ``/dev/log``, and where that is absent they are lost. debug: level debug. Tracebacks go into
+    every log, but onto a terminal only with debug.
     """
     handler: logging.Handler
     timestamp = True
@@ -53,7 +54,8 @@ def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bo
         timestamp = False  # syslog has its own
     else:
         handler = logging.NullHandler()
-    handler.setFormatter(LineFormatter(timestamp=timestamp, traceback=debug))
+    terminal = foreground and not log_file and sys.stderr.isatty()
+    handler.setFormatter(LineFormatter(timestamp=timestamp, traceback=debug or not terminal))
     logging.raiseExceptions = debug  # a full disk must not make every log call print a traceback
     root = logging.getLogger()
     for old in root.handlers[:]:

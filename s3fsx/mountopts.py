@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from s3fsx.errors import ConfigError
+from .errors import ConfigError
 
 # libmount puts rw into every helper's options, so that rw must not override read_only = true of a configuration file.
 # suid and dev change nothing: a bucket is no place to take set-uid programs or device nodes from. Access times are not

@@ -14,7 +14,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from s3fsx.errors import ConfigError, S3fsxError
+from .errors import ConfigError, S3fsxError
 
 MOUNTINFO = "/proc/self/mountinfo"
 DEVICE = "/dev/fuse"

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from s3fsx import values
-from s3fsx.layout import CONTENT_DIRS
-from s3fsx.objects import MAX_PART, MIN_PART
-from s3fsx.values import EIB, GIB, MIB, PIB, Kind
+from . import values
+from .layout import CONTENT_DIRS
+from .objects import MAX_PART, MIN_PART
+from .values import EIB, GIB, MIB, PIB, Kind
 
 AWS_STORAGE_CLASSES = (
     "STANDARD",

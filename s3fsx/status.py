@@ -7,43 +7,51 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import socket
-import stat
 import time
 from collections.abc import Callable
 from urllib.parse import quote, unquote
 
 import trio
 
-from s3fsx.errors import ConfigError, S3fsxError
+from .errors import ConfigError, S3fsxError
 
 MAX_DOCUMENT = 1 << 20
 MAX_CLIENTS = 8  # more wait in the listen queue
 CLIENT_DEADLINE = 5.0
 SUFFIX = ".sock"
+HASHED = "@"  # quote() escapes it, so that no mount point starts like this
 # sun_path holds 108 bytes with the final NUL (unix(7)).
 MAX_PATH = 107
 
 
 def socket_path(runtime_dir: str, mountpoint: str) -> str:
-    """The socket of a mount point (an absolute path). Raises ConfigError when that is too long for a socket."""
-    path = os.path.join(runtime_dir, quote(mountpoint, safe="") + SUFFIX)
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise ConfigError(
-            f"{mountpoint[:200]}: path too long: its status socket {path[:200]} has over {MAX_PATH} bytes"
-        )
-    return path
+    """The socket of a mount point (an absolute path): its name escaped, or hashed where that is too long for a socket.
+
+    Raises ConfigError when runtime_dir alone is too long.
+    """
+    name = quote(mountpoint, safe="")
+    for candidate in (name, HASHED + hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]):
+        path = os.path.join(runtime_dir, candidate + SUFFIX)
+        if len(os.fsencode(path)) <= MAX_PATH:
+            return path
+    raise ConfigError(f"runtime_dir = {runtime_dir[:80]}...: too long for a Unix socket of {MAX_PATH} bytes in it")
 
 
 def mounts(runtime_dir: str) -> dict[str, str]:
-    """Mount point -> socket, for every socket in runtime_dir."""
+    """Mount point -> socket, for every socket in runtime_dir that tells its mount point."""
     try:
         names = sorted(os.listdir(runtime_dir))
     except FileNotFoundError:
         return {}
-    return {unquote(n.removesuffix(SUFFIX)): os.path.join(runtime_dir, n) for n in names if n.endswith(SUFFIX)}
+    return {
+        unquote(name.removesuffix(SUFFIX)): os.path.join(runtime_dir, name)
+        for name in names
+        if name.endswith(SUFFIX) and not name.startswith(HASHED)
+    }
 
 
 async def serve_status(
@@ -101,17 +109,17 @@ async def _answer(
 def _listen(path: str) -> socket.socket:
     directory = os.path.dirname(path)
     os.makedirs(directory, mode=0o700, exist_ok=True)
-    status = os.lstat(directory)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise OSError(errno.EPERM, f"{directory} is not a directory of this user")
-    os.chmod(directory, 0o700)
+    status = os.stat(directory)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+        # Not set right by a chmod: it may be /tmp.
+        raise OSError(errno.EPERM, f"{directory} must belong to this user and be writable for nobody else")
     with contextlib.suppress(FileNotFoundError):
         if _alive(path):
             raise OSError(errno.EADDRINUSE, "another s3fsx answers there")
         os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        # The directory is 0700, so that nobody else gets between bind and chmod.
+        # Before listen() nobody gets through, whatever the mode is meanwhile.
         listener.bind(path)
         os.chmod(path, 0o600)
         listener.listen(MAX_CLIENTS)

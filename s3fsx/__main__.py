@@ -1,0 +1,7 @@
+"""``python -m s3fsx``"""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,253 @@
+"""The command line: ``s3fsx`` and the helper ``mount.s3fsx`` that mount(8) calls.
+
+Exit codes: 0 fine, 1 trouble (store, mount), 2 bad input. Errors are one line on stderr; --debug adds the traceback.
+Nothing here imports boto3, pyfuse3 or the file system before it is needed: the daemon forks first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from . import __version__, config, launch, log, mountpoint, report
+from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, no_core_dumps
+from .errors import ConfigError, S3fsxError
+from .status import mounts, read_status, socket_path
+
+DESCRIPTION = (
+    "An S3 bucket as a directory, made for Proxmox VE: success means the bytes are in the bucket and verified."
+)
+EXAMPLES = """\
+examples:
+  s3fsx check s3://backups/pve1 -o endpoint=https://s3.example.com
+  s3fsx mount s3://backups/pve1 /mnt/pve/s3 -o endpoint=https://s3.example.com,credentials_file=/etc/s3fsx/keys
+  s3fsx mount pve1 /mnt/pve/s3          # all settings from /etc/s3fsx/pve1.toml
+  s3fsx status
+  s3fsx umount /mnt/pve/s3
+
+  /etc/fstab:  pve1  /mnt/pve/s3  s3fsx  _netdev,nofail  0 0
+
+SOURCE is s3://BUCKET[/PREFIX], or NAME for /etc/s3fsx/NAME.toml. Settings come, later ones winning, from
+/etc/s3fsx/s3fsx.toml, /etc/s3fsx/NAME.toml, S3FSX_* variables, SOURCE, -o. 's3fsx config show' lists them all.
+Keys: access_key and secret_key in a file with mode 0600 or in S3FSX_ACCESS_KEY and S3FSX_SECRET_KEY, or
+credentials_file=FILE, or the AWS chain (AWS_* variables, ~/.aws, instance role). Never in -o.
+"""
+EXIT_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
+    options = argparse.ArgumentParser(add_help=False)
+    options.add_argument(
+        "-o",
+        dest="options",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE,...",
+        help=r"settings and mount options; a comma in a value is \, ('s3fsx config show' lists all keys)",
+    )
+    parser = argparse.ArgumentParser(
+        prog="s3fsx",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"s3fsx {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, *parents: argparse.ArgumentParser
+    ) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text, parents=[*parents, common], allow_abbrev=False)
+        made.set_defaults(run=run)
+        return made
+
+    mount = command("mount", _mount, "mount SOURCE on the directory MOUNTPOINT; returns when it works", options)
+    mount.add_argument("source", metavar="SOURCE", help="s3://BUCKET[/PREFIX], or NAME of /etc/s3fsx/NAME.toml")
+    mount.add_argument("mountpoint", metavar="MOUNTPOINT", help="an existing directory")
+    mount.add_argument("-f", "--foreground", action="store_true", help="stay, and log to stderr (for systemd)")
+    mount.add_argument("--log-file", metavar="FILE", help="same as -o log_file=FILE")
+
+    umount = command("umount", _umount, "unmount MOUNTPOINT and wait until everything is in the bucket", options)
+    umount.add_argument("mountpoint", metavar="MOUNTPOINT")
+    umount.add_argument("-l", "--lazy", action="store_true", help="also when it is busy or its daemon is dead")
+    umount.add_argument("--timeout", type=_seconds, default=900.0, metavar="S", help="how long to wait (900)")
+
+    status = command("status", _status, "state of MOUNTPOINT, or of all mounts", options)
+    status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    status.add_argument("--json", action="store_true", help="as JSON: an object with one member per mountpoint")
+
+    check = command("check", _check, "try SOURCE: connect, list, write, rename, read, delete; with latencies", options)
+    check.add_argument("source", metavar="SOURCE", help="as for mount")
+
+    settings = commands.add_parser("config", help="show settings", description="Show settings.")
+    show = settings.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "show",
+        help="every setting, its value and where that came from",
+        description="Every setting, its value and where that came from; secrets are masked.",
+        parents=[options, common],
+        allow_abbrev=False,
+    )
+    show.add_argument(
+        "source", metavar="SOURCE", nargs="?", help="as for mount; without: what all mounts have in common"
+    )
+    show.set_defaults(run=_config_show)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    args = build_parser().parse_args(arguments)
+    return _guarded(args.run, args)
+
+
+def mount_helper(arguments: Sequence[str] | None = None) -> int:
+    """``mount.s3fsx SOURCE DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]``, as mount(8) calls it."""
+    parser = argparse.ArgumentParser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("mountpoint", metavar="DIR")
+    parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")
+    parser.add_argument("-f", dest="fake", action="store_true", help="only check the input")
+    parser.add_argument("-v", dest="debug", action="store_true", help="log everything, show tracebacks")
+    parser.add_argument("-s", dest="sloppy", action="store_true", help="accepted, means nothing here")
+    parser.add_argument("-n", dest="no_mtab", action="store_true", help="accepted, means nothing here")
+    parser.add_argument("-N", dest="namespace", help="not supported")
+    parser.add_argument("-t", dest="type", help="accepted, means nothing here")
+    args = parser.parse_args(arguments)
+    args.foreground, args.log_file = False, None
+    return _guarded(_mount, args)
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """run(args), with every exception as one line and an exit code."""
+    try:
+        return run(args)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; Python must not complain again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_TROUBLE
+    except Exception as error:
+        if args.debug:
+            traceback.print_exc()
+        sys.stderr.write(f"s3fsx: {launch.describe(error)}\n")
+        return EXIT_INPUT if isinstance(launch.expected(error), ConfigError) else EXIT_TROUBLE
+
+
+def _mount(args: argparse.Namespace) -> int:
+    if getattr(args, "namespace", None):
+        raise ConfigError("-N is not supported: enter the namespace first, with nsenter")
+    no_core_dumps()
+    settings = config.load(args.source, args.options).settings
+    if args.log_file:
+        settings = replace(settings, log_file=os.path.abspath(args.log_file))
+    path = mountpoint.prepare(args.mountpoint)
+    socket_path(settings.runtime_dir, path)  # refuses a path that is too long
+    if getattr(args, "fake", False):
+        return EXIT_OK
+    if args.foreground:
+        return launch.foreground(_run_mount(), settings, path, debug=args.debug)
+    code = launch.background(_run_mount, settings, path, debug=args.debug)
+    if code != EXIT_OK and path in mountpoint.mounted():
+        mountpoint.unmount(path, lazy=True)  # a daemon that had to be killed half way
+    return code
+
+
+def _run_mount() -> launch.Run:
+    from .mount import run
+
+    return run
+
+
+def _umount(args: argparse.Namespace) -> int:
+    path = mountpoint.absolute(args.mountpoint)
+    pidfd = mountpoint.daemon_of(socket_path(config.load(None, args.options).settings.runtime_dir, path))
+    try:
+        mountpoint.unmount(path, lazy=args.lazy)
+        if pidfd is not None and not args.lazy and not mountpoint.wait_for_end(pidfd, args.timeout):
+            raise S3fsxError(
+                f"{path}: unmounted, but after {args.timeout:.0f} s its daemon is not done with the bucket; see its log"
+            )
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+    return EXIT_OK
+
+
+def _status(args: argparse.Namespace) -> int:
+    runtime_dir = config.load(None, args.options).settings.runtime_dir
+    sockets = mounts(runtime_dir)
+    here = {path for path, kind in mountpoint.mounted().items() if kind == mountpoint.FSTYPE}
+    if args.mountpoint is not None:
+        wanted = [mountpoint.absolute(args.mountpoint)]
+        if wanted[0] not in sockets and wanted[0] not in here:
+            raise ConfigError(f"{wanted[0]}: no s3fsx mount")
+    else:
+        wanted = sorted({*sockets, *here})
+    documents: dict[str, dict[str, object]] = {}
+    code = EXIT_OK
+    for path in wanted:
+        try:
+            documents[path] = read_status(socket_path(runtime_dir, path))
+        except S3fsxError as error:
+            documents[path] = {"error": str(error)}
+            code = EXIT_TROUBLE
+    if args.json:
+        sys.stdout.write(json.dumps(documents, indent=2) + "\n")
+    else:
+        for path, document in documents.items():
+            sys.stdout.writelines(f"{line}\n" for line in (path, *report.status_lines(document, indent=2)))
+        if not documents:
+            sys.stdout.write("no s3fsx mounts\n")
+    return code
+
+
+def _check(args: argparse.Namespace) -> int:
+    settings = config.load(args.source, args.options).settings
+    log.setup("error", foreground=True, debug=args.debug)
+    import trio
+
+    from .check import check
+    from .endpoint import Endpoint
+    from .probe import probe
+    from .s3 import S3Store
+
+    async def run() -> None:
+        async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
+            await check(
+                store,
+                settings.prefix,
+                probe=partial(probe, store, settings.prefix),
+                write=sys.stdout.write,
+                read_only=settings.read_only,
+            )
+
+    sys.stdout.write(
+        f"s3://{settings.bucket}/{settings.prefix} at {settings.endpoint or 'Amazon S3 ' + settings.region}\n"
+    )
+    sys.stdout.flush()
+    trio.run(run)
+    sys.stdout.write("OK\n")
+    return EXIT_OK
+
+
+def _config_show(args: argparse.Namespace) -> int:
+    effective = config.load(args.source, args.options).effective
+    sys.stdout.writelines(f"{line}\n" for line in report.config_lines(effective))
+    return EXIT_OK
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError("0 to 86400 seconds")
+    return value
