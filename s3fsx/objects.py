@@ -63,7 +63,8 @@ class Payload:
 
 @dataclass(frozen=True, slots=True)
 class UploadedPart:
-    """A part the store has acknowledged. crc32 is ours (None: from ListParts or copied on the server)."""
+    """A part the store has acknowledged. crc32 is ours, or for copied and listed parts the store's own (None:
+    it tells none)."""
 
     number: int
     size: int
@@ -155,7 +156,8 @@ class Store(Protocol):
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
     ) -> None:
-        """Raises UploadGone when the upload is not there (any more); Exists as put does."""
+        """Raises UploadGone when the upload is not there (any more); Exists as put does. A repeat of a call that
+        already took effect succeeds, while its object is still there."""
         ...
 
     async def abort_upload(self, key: str, upload_id: str) -> None:

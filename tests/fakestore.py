@@ -50,7 +50,7 @@ DEADLINES = {"get_range": 60.0, "put": 120.0, "upload_part": 120.0, "copy_part":
 DEADLINES |= {"complete_upload": 120.0, "list_parts": 120.0, "abort_upload": 120.0}
 METADATA_DEADLINE = 10.0
 # S3Store keeps retrying these while the endpoint is down, until their own deadline.
-THROUGH_OUTAGE = frozenset({"upload_part", "complete_upload", "list_parts", "abort_upload"})
+THROUGH_OUTAGE = frozenset({"upload_part", "copy_part", "complete_upload", "list_parts", "abort_upload"})
 
 
 @dataclass
@@ -59,6 +59,7 @@ class _Object:
     etag: str
     modified: float
     metadata: dict[str, str]
+    upload_id: str = ""
 
 
 @dataclass
@@ -233,6 +234,8 @@ class FakeStore:
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
     ) -> None:
         async with self._call("complete_upload", key):
+            if key in self.objects and self.objects[key].upload_id == upload_id:
+                return  # a repeat of what has already taken effect
             upload = self._upload(key, upload_id)
             if only_if_absent and self.capabilities.conditional_complete and key in self.objects:
                 raise Exists(f"COMPLETE {key}: 412 PreconditionFailed")
@@ -250,6 +253,7 @@ class FakeStore:
             digest = md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False).hexdigest()
             body = b"".join(upload.parts[number][0] for number in numbers)
             self._store(key, body, upload.metadata, etag=f"{digest}-{len(parts)}")
+            self.objects[key].upload_id = upload_id
             del self.uploads[upload_id]
 
     async def abort_upload(self, key: str, upload_id: str) -> None:

@@ -1,0 +1,208 @@
+"""One S3 endpoint's health: retries, deadlines, and the breaker that keeps an outage from spreading.
+
+Every request attempt goes through ``Endpoint.call``. The law of the breaker:
+
+* It opens (the endpoint is *down*) when FAILURES attempts in a row failed in a way that says the endpoint is
+  gone (ConnectionFailed, ServerFault, a deadline), over at least SPAN seconds: one dropped load balancer
+  resets all parallel transfers in the same millisecond, and that alone is no outage.
+* It opens at once when a call's whole deadline passed without any answer to anybody since the call began.
+* Any answer closes it; a 404 or 403 is an answer. Throttling is neither a failure nor an answer, because a proxy
+  without backends says 503 too.
+* While it is open, calls fail at once with EndpointDown. Calls with ``through_outage`` go on trying until
+  their own deadline: an upload of hours must survive a restart of the store.
+
+All state changes happen between awaits, in the trio thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import trio
+
+from .errors import ConnectionFailed, DeadlineExceeded, EndpointDown, ServerFault, StoreError, Transient
+
+T = TypeVar("T")
+
+FAILURES = 3
+SPAN = 1.0
+BACKOFF_BASE = 0.2
+BACKOFF_CAP = 5.0
+PROBE_EVERY = 2.0  # seconds between probes while down, or while an idle probe has just failed
+PROBE_LIMIT = 5.0
+IDLE_AFTER = 60.0  # seconds without an answer after which an idle mount asks once
+
+log = logging.getLogger(__name__)
+
+
+def backoff(attempt: int, draw: float) -> float:
+    """Seconds to wait after failed attempt number ``attempt`` (from 1): full jitter, ``draw`` in [0, 1)."""
+    return draw * min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(attempt - 1, 30))
+
+
+class Endpoint:
+    """Retry, deadline and breaker of one endpoint.
+
+    requests: attempts made. retries: those that were not the first of their call.
+    errors: failed attempts by class name of the error (a NotFound counts too).
+    last_error: text of the latest failure. last_success: Unix seconds of the latest answer, None before the first.
+    """
+
+    def __init__(
+        self,
+        name: str = "S3 endpoint",
+        *,
+        rng: random.Random | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.requests = 0
+        self.retries = 0
+        self.errors: Counter[str] = Counter()
+        self.last_error = ""
+        self.last_success: float | None = None
+        self.down_since: float | None = None  # Unix seconds, None while up
+        self._name = name
+        self._rng = rng or random.Random()
+        self._now = now
+        self._answers = 0
+        self._answered_at = -math.inf  # trio seconds
+        self._failures = 0  # in a row
+        self._failing_since = 0.0
+        self._opened_at = 0.0
+        self._opened = trio.Event()
+
+    @property
+    def down(self) -> bool:
+        return self.down_since is not None
+
+    async def call(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        what: str,
+        deadline: float,
+        attempts: int | None = None,
+        through_outage: bool = False,
+        interrupt: bool = True,
+    ) -> T:
+        """Run ``attempt`` until it succeeds, fails for good, or ``deadline`` seconds have passed.
+
+        attempts: how many at most, None: as many as the deadline allows.
+        interrupt: cancel a running attempt at the deadline. False for attempts that must not be left half done and
+            have limits of their own (socket timeouts): the deadline then only stops further attempts.
+
+        Raises the attempt's own StoreError, the last Transient once ``attempts`` are used up,
+        DeadlineExceeded, or EndpointDown while the breaker is open.
+        """
+        limit = trio.current_time() + deadline
+        answers = self._answers
+        made = 0
+        while True:
+            if self.down and not through_outage:
+                raise EndpointDown(f"{what}: the endpoint is down ({self.last_error})")
+            made += 1
+            self.requests += 1
+            self.retries += made > 1
+            failure: Transient | None = None
+            with trio.CancelScope(deadline=limit if interrupt else math.inf):
+                try:
+                    result = await attempt()
+                except Transient as error:
+                    failure = error
+                except StoreError as error:
+                    self._note(error)
+                    self._answered()
+                    raise
+                else:
+                    self._answered()
+                    return result
+            if failure is None:
+                raise self._expired(what, deadline, None, answers)
+            self._failed(failure)
+            if attempts is not None and made >= attempts:
+                raise failure
+            wait = max(backoff(made, self._rng.random()), failure.retry_after or 0.0)
+            if trio.current_time() + wait >= limit:
+                raise self._expired(what, deadline, failure, answers)
+            await self._pause(wait, until_down=not through_outage)
+
+    async def watch(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Runs for ever: finds recovery while down and an outage while idle, by ``probe``, one cheap request
+        that goes straight to the store (not through ``call``)."""
+        suspicious = False
+        while True:
+            idle = IDLE_AFTER - (trio.current_time() - self._answered_at)
+            if self.down or suspicious:
+                await trio.sleep(PROBE_EVERY)
+            elif idle > 0:
+                await self._pause(min(idle, IDLE_AFTER), until_down=True)
+                continue
+            suspicious = not await self._probe(probe)
+
+    async def _probe(self, probe: Callable[[], Awaitable[object]]) -> bool:
+        answers = self._answers
+        with trio.move_on_after(PROBE_LIMIT):
+            try:
+                await probe()
+            except Transient as error:
+                self._failed(error)
+                return False
+            except StoreError as error:
+                self._note(error)
+            self._answered()
+            return True
+        self._expired("probe", PROBE_LIMIT, None, answers)
+        return False
+
+    async def _pause(self, seconds: float, *, until_down: bool) -> None:
+        with trio.move_on_after(seconds):
+            if until_down and not self.down:
+                await self._opened.wait()
+            else:
+                await trio.sleep_forever()
+
+    def _note(self, error: Exception) -> None:
+        self.errors[type(error).__name__] += 1
+        self.last_error = str(error)
+
+    def _answered(self) -> None:
+        self._answers += 1
+        self._answered_at = trio.current_time()
+        self.last_success = self._now()
+        self._failures = 0
+        if self.down:
+            log.info("%s is back after %.0f s", self._name, self._answered_at - self._opened_at)
+            self.down_since = None
+            self._opened = trio.Event()
+
+    def _failed(self, error: Exception) -> None:
+        self._note(error)
+        if not isinstance(error, (ConnectionFailed, ServerFault, DeadlineExceeded)):
+            return
+        if self._failures == 0:
+            self._failing_since = trio.current_time()
+        self._failures += 1
+        if self._failures >= FAILURES and trio.current_time() - self._failing_since >= SPAN:
+            self._open()
+
+    def _expired(self, what: str, deadline: float, last: Transient | None, answers: int) -> DeadlineExceeded:
+        reason = f"; last: {last}" if last else ""
+        error = DeadlineExceeded(f"{what}: not done within {deadline:g} s{reason}")
+        self._failed(error)
+        if answers == self._answers:
+            self._open()
+        return error
+
+    def _open(self) -> None:
+        if self.down:
+            return
+        self.down_since = self._now()
+        self._opened_at = trio.current_time()
+        self._opened.set()
+        log.warning("%s is down: %s", self._name, self.last_error)

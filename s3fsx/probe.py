@@ -1,0 +1,113 @@
+"""What a store really does, found out at mount by a dozen small requests.
+
+A checksum is worth something only where the store looks at it, so the probe sends a wrong one and wants to
+see it refused (Ceph RGW 16 takes any x-amz-checksum-crc32, moto takes anything).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import trio
+
+from .errors import Changed, Corrupted, Exists, NotFound, NotSupported, Rejected, S3fsxError
+from .objects import Capabilities, Payload, UploadedPart
+from .s3 import WRITE_ID, S3Store
+
+CLEANUP_LIMIT = 10.0  # seconds; what an outage leaves behind has its name to be found by
+_REFUSED = (NotSupported, Rejected)
+_BODY = Payload.of(b"s3fsx probe")
+
+
+async def probe(store: S3Store, prefix: str) -> Capabilities:
+    """Finds out, sets ``store.capabilities`` and returns them; about a dozen requests.
+
+    Uses objects below ``<prefix>.s3fsx/probe-`` and removes them, whatever happens. Raises what a store that
+    cannot be written to raises (AccessDenied, BucketMissing, QuotaExceeded, EndpointDown, ...); the
+    capabilities are then as before.
+    """
+    before = store.capabilities
+    key = f"{prefix}.s3fsx/probe-{uuid.uuid4().hex}"
+    try:
+        found = await _integrity(store, key)
+        found = replace(found, conditional_put=await _conditional_put(store, key))
+        found = await _multipart(store, key, found)
+    except BaseException:
+        store.capabilities = before
+        raise
+    finally:
+        await _clean(store, key)
+    store.capabilities = found
+    return found
+
+
+async def _integrity(store: S3Store, key: str) -> Capabilities:
+    """Leaves the object ``key`` behind, written in the mode that was chosen."""
+    for mode in ("crc32", "sha256"):
+        if not await store.refuses_wrong(mode, key):
+            continue
+        store.capabilities = Capabilities(mode)
+        try:
+            await store.put(key, _BODY, metadata={})
+        except (Corrupted, *_REFUSED):
+            continue  # it refuses everything of this kind, not only what is wrong
+        return store.capabilities
+    store.capabilities = Capabilities("etag")
+    kms = store.options.sse == "aws:kms"
+    if not kms:
+        try:
+            await store.put(key, _BODY, metadata={})
+        except Corrupted:
+            kms = True  # the bucket encrypts by itself
+        else:
+            return store.capabilities
+    note = "parts are not verified: the store checks no checksum, and with its encryption an ETag is no MD5"
+    store.capabilities = Capabilities("sha256", notes=(note,))
+    await store.put(key, _BODY, metadata={})
+    return store.capabilities
+
+
+async def _conditional_put(store: S3Store, key: str) -> bool:
+    store.capabilities = replace(store.capabilities, conditional_put=True)
+    try:
+        await store.put(key, _BODY, metadata={WRITE_ID: uuid.uuid4().hex}, only_if_absent=True)
+    except Exists:
+        return True
+    except (Changed, *_REFUSED):
+        return False
+    return False
+
+
+async def _multipart(store: S3Store, key: str, found: Capabilities) -> Capabilities:
+    """One upload onto the existing object: made of a copied part, published on a condition that does not hold."""
+    store.capabilities = replace(found, conditional_complete=True)
+    upload_id = await store.create_upload(key, metadata={WRITE_ID: uuid.uuid4().hex})
+    try:
+        part_copy, part = await _first_part(store, key, upload_id)
+        try:
+            await store.complete_upload(key, upload_id, [part], only_if_absent=True)
+            conditional = False
+        except Exists:
+            conditional = True
+        except _REFUSED:
+            conditional = False
+    finally:
+        with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+            await store.abort_upload(key, upload_id)
+    return replace(found, part_copy=part_copy, conditional_complete=conditional)
+
+
+async def _first_part(store: S3Store, key: str, upload_id: str) -> tuple[bool, UploadedPart]:
+    try:
+        return True, await store.copy_part(key, upload_id, 1, key, 0, _BODY.size, etag="")
+    except (NotFound, *_REFUSED):
+        return False, await store.upload_part(key, upload_id, 1, _BODY)
+
+
+async def _clean(store: S3Store, key: str) -> None:
+    with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+        try:
+            await store.delete(key)
+        except S3fsxError:
+            return  # the probe's own error, if any, says it better

@@ -1,0 +1,369 @@
+"""The object store over boto3: the only importer of boto3 and botocore.
+
+Metadata given to ``put`` and ``create_upload`` should carry a value under WRITE_ID that no other write has. When an
+attempt fails after its effect (a lost answer) and the next one finds its own object in the way, that value, read
+back by HEAD, tells it from somebody else's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, TypeVar
+
+import boto3.session
+import botocore.config
+import botocore.exceptions
+import botocore.handlers
+import trio
+
+from . import __version__, s3answers
+from .endpoint import Endpoint
+from .errors import (
+    BucketMissing,
+    Changed,
+    ConnectionFailed,
+    Corrupted,
+    Exists,
+    NotFound,
+    NotSupported,
+    Rejected,
+    S3fsxError,
+    UploadGone,
+)
+from .objects import LIST_LIMIT, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
+from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crc32, crc32_header, md5
+from .s3errors import from_answer, from_failure, seconds_to_wait
+from .s3lanes import METADATA_THREADS, Lane, Lanes, Requests, interrupted
+from .s3options import S3Options
+from .s3params import ParamMaker, Params
+
+T = TypeVar("T")
+
+WRITE_ID = "s3fsx-write"
+SENDS = 3  # how often bytes that arrive wrong are sent before it is Corrupted
+
+log = logging.getLogger(__name__)
+
+
+class S3Store:
+    """Implements ``s3fsx.objects.Store``.
+
+    capabilities: cautious until ``probe.probe`` has found out; it may be replaced at any time before uploads begin.
+    """
+
+    def __init__(self, options: S3Options, endpoint: Endpoint, capabilities: Capabilities | None = None) -> None:
+        self.options = options
+        self.capabilities = capabilities or Capabilities()
+        self._endpoint = endpoint
+        self._requests = Requests(endpoint, partial(_make_client, options), _failure)
+        self._lanes = Lanes(options)
+        self._make = ParamMaker(options)
+        self._write_ids: dict[str, str] = {}  # of unfinished uploads created here, by upload id
+
+    async def __aenter__(self) -> S3Store:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return self._endpoint
+
+    @property
+    def down(self) -> bool:
+        return self._endpoint.down
+
+    @property
+    def requests(self) -> Counter[str]:
+        """Attempts by S3 operation name."""
+        return self._requests.count
+
+    async def aclose(self) -> None:
+        self._requests.close()
+        await trio.lowlevel.checkpoint()
+
+    async def ping(self) -> None:
+        """One cheap request for ``Endpoint.watch``: no retry, no breaker. Any StoreError but Transient means alive."""
+        params = self._make.page("", "/", None, 1)
+        await self._requests.once(self._lanes.ping, "ListObjectsV2", "LIST", _call("list_objects_v2", params, _nothing))
+
+    # Reading.
+
+    async def list_page(
+        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+    ) -> ListPage:
+        work = _call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), s3answers.page)
+        return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
+
+    async def head(self, key: str) -> ObjectInfo:
+        work = _call("head_object", self._make.target(key), partial(s3answers.head, key))
+        return await self._requests.run(self._lanes.ask, "HeadObject", f"HEAD {key}", work)
+
+    async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
+        if length == 0:
+            return b""
+        what = f"GET {key}"
+
+        def read(answer: Params) -> bytes:
+            body = answer["Body"]
+            try:
+                s3answers.check_range(answer, what, start, length, etag)
+                data: bytes = body.read()
+            except BaseException:
+                body.close()  # ends the connection: what is left of this body may be the whole object
+                raise
+            if len(data) != length:
+                raise ConnectionFailed(f"{what}: {len(data)} bytes came, {length} asked")
+            return data
+
+        work = _call("get_object", self._make.range(key, start, length, etag), read)
+        return await self._requests.run(self._lanes.download, "GetObject", what, work)
+
+    async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
+        parts: list[UploadedPart] = []
+        params = self._make.upload(key, upload_id)
+        while True:
+            work = _call("list_parts", params, s3answers.parts)
+            page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
+            parts += page
+            if not more:
+                return tuple(parts)
+            params["PartNumberMarker"] = page[-1].number
+
+    async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
+        uploads: list[UploadInfo] = []
+        params = self._make.listing(prefix)
+        while True:
+            work = _call("list_multipart_uploads", params, s3answers.uploads)
+            what = f"LIST UPLOADS {prefix}"
+            page, marker = await self._requests.run(self._lanes.ask, "ListMultipartUploads", what, work)
+            uploads += page
+            if not marker or marker.items() <= params.items():
+                return tuple(uploads)
+            params |= marker
+
+    # Whole objects.
+
+    async def put(
+        self, key: str, payload: Payload, *, metadata: Mapping[str, str], only_if_absent: bool = False
+    ) -> ObjectInfo:
+        conditional = only_if_absent and self.capabilities.conditional_put
+        params = self._make.target(key) | self._make.new_object(metadata)
+        if conditional:
+            params["IfNoneMatch"] = "*"
+        sends = 1 if conditional else SENDS  # what arrived wrong would be in the way of the second
+        try:
+            work = self._sender("put_object", f"PUT {key}", params, payload, lambda answer: answer)
+            answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends)
+        except Changed as error:
+            there = await self._written_by_us(key, payload.size, metadata.get(WRITE_ID), "")
+            if there is None:
+                raise Exists(str(error)) from None
+            return there
+        etag, modified = s3answers.bare_etag(answer.get("ETag", "")), s3answers.answered_at(answer)
+        return ObjectInfo(key, payload.size, etag, modified, self.options.storage_class or "STANDARD", dict(metadata))
+
+    async def copy(
+        self, source: str, target: str, *, etag: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
+        params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
+        work = _call("copy_object", params, _nothing)
+        await self._requests.run(self._lanes.copy, "CopyObject", f"COPY {source} to {target}", work)
+        if source != target:
+            await self._check_still(source, etag)
+        return await self.head(target)
+
+    async def delete(self, key: str) -> None:
+        try:
+            work = _call("delete_object", self._make.target(key), _nothing)
+            await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work)
+        except BucketMissing:
+            raise
+        except NotFound:
+            return
+
+    # Objects in parts.
+
+    async def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
+        params = self._make.target(key) | self._make.new_object(metadata)
+        if self.capabilities.integrity == "crc32":
+            params["ChecksumAlgorithm"] = "CRC32"  # Amazon refuses a part's checksum that was not announced here
+        work = _call("create_multipart_upload", params, lambda answer: str(answer["UploadId"]))
+        what = f"CREATE UPLOAD {key}"
+        upload_id = await self._requests.run(self._lanes.change, "CreateMultipartUpload", what, work)
+        self._write_ids[upload_id] = metadata.get(WRITE_ID, "")
+        return upload_id
+
+    async def upload_part(self, key: str, upload_id: str, number: int, payload: Payload) -> UploadedPart:
+        params, what = self._make.part(key, upload_id, number), f"PUT {key} part {number}"
+        work = self._sender("upload_part", what, params, payload, lambda answer: s3answers.bare_etag(answer["ETag"]))
+        etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS)
+        return UploadedPart(number, payload.size, etag, payload.crc32)
+
+    async def copy_part(
+        self, key: str, upload_id: str, number: int, source: str, start: int, length: int, *, etag: str
+    ) -> UploadedPart:
+        params = self._make.part(key, upload_id, number) | self._make.source(source, etag)
+        params["CopySourceRange"] = f"bytes={start}-{start + length - 1}"
+        parse = partial(s3answers.copied_part, number=number, length=length)
+        work, what = _call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
+        part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work)
+        await self._check_still(source, etag)
+        return part
+
+    async def complete_upload(
+        self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
+    ) -> None:
+        params = self._make.complete(key, upload_id, parts, checksums=self.capabilities.integrity == "crc32")
+        if only_if_absent and self.capabilities.conditional_complete:
+            params["IfNoneMatch"] = "*"
+        try:
+            work = _call("complete_multipart_upload", params, _nothing)
+            await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work)
+        except (Changed, UploadGone) as error:
+            size, write_id = sum(part.size for part in parts), self._write_ids.get(upload_id)
+            if await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts)) is None:
+                raise (Exists(str(error)) if isinstance(error, Changed) else error) from None
+        self._write_ids.pop(upload_id, None)
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        self._write_ids.pop(upload_id, None)
+        try:
+            work = _call("abort_multipart_upload", self._make.upload(key, upload_id), _nothing)
+            await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work)
+        except BucketMissing:
+            raise
+        except (UploadGone, NotFound):
+            return
+
+    # For the probe.
+
+    async def refuses_wrong(self, integrity: str, key: str) -> bool:
+        """Whether the store refuses a body that does not have the declared "crc32" or "sha256".
+
+        Where it does not, the object ``key`` exists afterwards.
+        """
+        declared, sent = Payload.of(b"s3fsx probe: as declared"), Payload.of(b"s3fsx probe: as it came!")
+        params, lane = self._make.target(key), replace(self._lanes.put, client="unsigned")
+        if integrity == "crc32":
+            params |= {"ChecksumCRC32": crc32_header(declared.crc32), "Body": Body(sent)}
+        else:
+            params["Body"] = TwoFacedBody(declared, sent)
+            lane = replace(lane, client="signed", attempts=1)  # a body of two faces can be signed only once
+        what = f"PUT {key} (with a wrong {integrity})"
+        try:
+            await self._requests.run(lane, "PutObject", what, _call("put_object", params, _nothing))
+        except (Corrupted, Rejected):
+            return True
+        except NotSupported:
+            return False
+        return False
+
+    async def _written_by_us(self, key: str, size: int, write_id: str | None, etag: str) -> ObjectInfo | None:
+        """The object that is there, if it is the one we tried to write: an earlier attempt had its effect."""
+        try:
+            there = await self.head(key)
+        except NotFound:
+            return None
+        mine = (there.metadata or {}).get(WRITE_ID) == write_id if write_id else bool(etag) and there.etag == etag
+        return there if mine and there.size == size else None
+
+    async def _check_still(self, source: str, etag: str) -> None:
+        """Ceph RGW 16 ignores x-amz-copy-source-if-match; that the source is the same afterwards says the same."""
+        if etag and (await self.head(source)).etag != etag:
+            raise Changed(f"COPY {source}: it changed while it was copied")
+
+    def _sender(
+        self, method: str, what: str, params: Params, payload: Payload, parse: Callable[[Params], T]
+    ) -> Callable[[Any], T]:
+        """Work that sends the payload and verifies it as capabilities.integrity says."""
+        integrity = self.capabilities.integrity
+        if integrity == "crc32":
+            params["ChecksumCRC32"] = crc32_header(payload.crc32)
+
+        def work(client: Any) -> T:
+            check_crc32(payload, what)
+            answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
+            if integrity == "etag":
+                found, expected = s3answers.bare_etag(answer["ETag"]), md5(payload)
+                if found != expected:
+                    raise Corrupted(f"{what}: arrived with MD5 {found} instead of {expected}")
+            return parse(answer)
+
+        return work
+
+    async def _send(self, lane: Lane, operation: str, what: str, work: Callable[[Any], T], sends: int) -> T:
+        lane = replace(lane, client="signed" if self.capabilities.integrity == "sha256" else "unsigned")
+        while True:
+            sends -= 1
+            try:
+                return await self._requests.run(lane, operation, what, work)
+            except Corrupted as error:
+                if sends <= 0 or isinstance(error, CorruptedInMemory):
+                    raise
+                log.warning("%s; sending it again", error)
+
+
+def _call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
+    return lambda client: parse(getattr(client, method)(**params))
+
+
+def _nothing(_: Params) -> None:
+    return None
+
+
+def _failure(what: str, error: Exception) -> S3fsxError:
+    if isinstance(error, botocore.exceptions.ClientError):
+        answer: Mapping[str, Any] = error.response
+        said, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
+        wait = seconds_to_wait(meta.get("HTTPHeaders", {}).get("retry-after"))
+        code, message = said.get("Code") or "", said.get("Message") or ""
+        return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
+    return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(error))
+
+
+def _make_client(options: S3Options, name: str) -> Any:
+    """name: "metadata", "slow" (copies and completes, which the store answers late), "signed", "unsigned"."""
+    custom = bool(options.endpoint) and "amazonaws.com" not in options.endpoint
+    style = options.addressing if options.addressing != "auto" else "path" if custom else "auto"
+    read_timeout = {
+        "metadata": min(options.read_timeout, options.metadata_deadline),
+        "slow": max(options.read_timeout, options.write_deadline),
+    }.get(name, options.read_timeout)
+    wanted: dict[str, Any] = {
+        "signature_version": "s3v4",
+        "connect_timeout": min(options.connect_timeout, options.metadata_deadline),
+        "read_timeout": read_timeout,
+        "retries": {"total_max_attempts": 1, "mode": "standard"},
+        "max_pool_connections": options.max_uploads + options.max_downloads + METADATA_THREADS,
+        "s3": {"addressing_style": style, "payload_signing_enabled": name != "unsigned"},
+        "user_agent_extra": f"s3fsx/{__version__}",
+        "tcp_keepalive": True,
+        # botocore >= 1.36 adds CRC32 trailers of its own, which several stores refuse or store as data.
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+        "proxies": {"http": options.proxy, "https": options.proxy} if options.proxy else None,
+    }
+    known = botocore.config.Config.OPTION_DEFAULTS
+    session = boto3.session.Session(
+        aws_access_key_id=options.access_key,
+        aws_secret_access_key=options.secret_key,
+        aws_session_token=options.session_token,
+        profile_name=options.profile,
+    )
+    client: Any = session.client(
+        "s3",
+        region_name=options.region,
+        endpoint_url=options.endpoint or None,
+        verify=(options.ca_file or True) if options.verify_tls else False,
+        config=botocore.config.Config(**{key: value for key, value in wanted.items() if key in known}),
+    )
+    # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
+    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+    return client

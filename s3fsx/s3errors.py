@@ -1,0 +1,184 @@
+"""What an answer of the store, or the lack of one, means: pure tables without botocore.
+
+Codes come from Amazon's "Error responses" list and from what Ceph RGW and MinIO really send; where a
+code is unknown (or absent, as in every HEAD) the HTTP status decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from .errors import (
+    AccessDenied,
+    BadRange,
+    BucketMissing,
+    Changed,
+    ConfigError,
+    ConnectionFailed,
+    Corrupted,
+    NotFound,
+    NotSupported,
+    ObjectLocked,
+    QuotaExceeded,
+    Rejected,
+    S3fsxError,
+    ServerFault,
+    StoreError,
+    Throttled,
+    TooLarge,
+    Transient,
+    UploadGone,
+)
+
+MAX_MESSAGE = 400
+
+_CODES: dict[str, type[StoreError]] = {
+    "NoSuchKey": NotFound,
+    "NoSuchVersion": NotFound,
+    "NoSuchBucket": BucketMissing,
+    "NoSuchUpload": UploadGone,
+    "AccessDenied": AccessDenied,
+    "AccountProblem": AccessDenied,
+    "AllAccessDisabled": AccessDenied,
+    "InvalidAccessKeyId": AccessDenied,
+    "SignatureDoesNotMatch": AccessDenied,
+    "ExpiredToken": AccessDenied,
+    "InvalidToken": AccessDenied,
+    "RequestTimeTooSkewed": AccessDenied,
+    "UserSuspended": AccessDenied,
+    "ObjectLocked": ObjectLocked,
+    "PreconditionFailed": Changed,
+    "QuotaExceeded": QuotaExceeded,
+    "XMinioStorageFull": QuotaExceeded,
+    "XMinioAdminBucketQuotaExceeded": QuotaExceeded,
+    "InsufficientCapacity": QuotaExceeded,
+    "EntityTooLarge": TooLarge,
+    "MaxSizeExceeded": TooLarge,
+    "InvalidRange": BadRange,
+    "NotImplemented": NotSupported,
+    "XNotImplemented": NotSupported,
+    "MethodNotAllowed": NotSupported,
+    "SlowDown": Throttled,
+    "SlowDownRead": Throttled,
+    "SlowDownWrite": Throttled,
+    "ServiceUnavailable": Throttled,
+    "Busy": Throttled,
+    "Throttling": Throttled,
+    "ThrottlingException": Throttled,
+    "RequestLimitExceeded": Throttled,
+    "TooManyRequests": Throttled,
+    "InternalError": ServerFault,
+    "RequestTimeout": ConnectionFailed,
+    "IncompleteBody": ConnectionFailed,
+    "OperationAborted": Transient,
+    "ConditionalRequestConflict": Transient,
+    "BadDigest": Corrupted,
+    "XAmzContentSHA256Mismatch": Corrupted,
+    "XAmzContentChecksumMismatch": Corrupted,
+    "InvalidDigest": Corrupted,
+}
+_STATUS: dict[int, type[StoreError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: NotFound,
+    405: NotSupported,
+    408: ConnectionFailed,
+    412: Changed,
+    413: TooLarge,
+    416: BadRange,
+    429: Throttled,
+    501: NotSupported,
+    503: Throttled,
+    507: QuotaExceeded,
+}
+_HINTS = {
+    "InvalidAccessKeyId": "the store does not know this access key",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key",
+    "ExpiredToken": "the session token has expired",
+    "InvalidToken": "the session token is not valid",
+    "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
+    "PermanentRedirect": "the bucket lives at another endpoint or region",
+    "TemporaryRedirect": "the bucket lives at another endpoint or region",
+    "AuthorizationHeaderMalformed": "the region is probably wrong",
+}
+_LOCKED = re.compile(r"object[ -]?lock|\bWORM\b|legal hold|retention", re.IGNORECASE)
+
+# Exception classes by name, the most special first, and what to say before their text.
+_FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
+    ("NoCredentialsError", AccessDenied, "no credentials found: set access_key and secret_key"),
+    ("PartialCredentialsError", AccessDenied, "incomplete credentials"),
+    ("CredentialRetrievalError", AccessDenied, "credentials cannot be fetched"),
+    ("TokenRetrievalError", AccessDenied, "credentials cannot be fetched"),
+    ("ProfileNotFound", ConfigError, ""),
+    ("InvalidProxiesConfigError", ConfigError, "proxy"),
+    ("InvalidRegionError", ConfigError, ""),
+    ("InvalidEndpointConfigurationError", ConfigError, ""),
+    ("ParamValidationError", Rejected, "not a valid request"),
+    ("InvalidBucketNameError", ConfigError, ""),
+    ("FlexibleChecksumError", Corrupted, "the answer's checksum is wrong"),
+    ("ProxyConnectionError", ConnectionFailed, "the proxy cannot be reached"),
+    ("SSLError", ConnectionFailed, "TLS"),
+    ("ConnectTimeoutError", ConnectionFailed, "no connection in time"),
+    ("ReadTimeoutError", ConnectionFailed, "no answer in time"),
+    ("EndpointConnectionError", ConnectionFailed, "cannot connect"),
+    ("ConnectionClosedError", ConnectionFailed, "connection lost"),
+    ("IncompleteReadError", ConnectionFailed, "answer cut short"),
+    ("ResponseStreamingError", ConnectionFailed, "answer cut short"),
+    ("HTTPClientError", ConnectionFailed, ""),
+    ("ResponseParserError", ServerFault, "unreadable answer"),
+    ("UnicodeError", Rejected, "not a valid name"),
+    ("HTTPError", ConnectionFailed, ""),  # urllib3's base
+    ("HTTPException", ConnectionFailed, ""),
+    ("OSError", ConnectionFailed, ""),
+)
+_FAILED_FOR_GOOD = (
+    ("certificate verify failed", "the store's certificate is not trusted: check ca_file (verify_tls=false to ignore)"),
+    ("certificate_verify_failed", "the store's certificate is not trusted: check ca_file (verify_tls=false to ignore)"),
+    ("wrong_version_number", "the endpoint does not speak TLS: should it be http://?"),
+    ("wrong version number", "the endpoint does not speak TLS: should it be http://?"),
+)
+
+
+def one_line(text: str) -> str:
+    """Printable, one line, bounded."""
+    flat = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text.strip())
+    return flat if len(flat) <= MAX_MESSAGE else flat[: MAX_MESSAGE - 1] + "…"
+
+
+def from_answer(what: str, status: int, code: str, message: str = "", retry_after: float | None = None) -> StoreError:
+    """The error for an answer that is not a success. A 2xx status here is an error document with a good status."""
+    kind = _CODES.get(code)
+    if kind is None:
+        default = ServerFault if status >= 500 or status < 300 else Rejected
+        kind = _STATUS.get(status, default)
+    if kind is AccessDenied and _LOCKED.search(message):
+        kind = ObjectLocked
+    said = ": ".join(part for part in (_HINTS.get(code, ""), message) if part)
+    head = f"{status} {code}" if code and code != str(status) else str(status)
+    text = one_line(f"{what}: {head}: {said}" if said else f"{what}: {head}")
+    if issubclass(kind, Transient):
+        return kind(text, retry_after=retry_after)
+    return kind(text)
+
+
+def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:
+    """The error for a request without a usable answer.
+
+    kinds: the exception's class names, its own first, then its bases'. reason: its text.
+    """
+    reason = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:?\s*|\w+\([^()]*\bobject at 0x[^()]*\):?\s*", "", reason)
+    for name, kind, lead in _FAILURES:
+        if name not in kinds:
+            continue
+        if name == "SSLError":
+            for sign, advice in _FAILED_FOR_GOOD:
+                if sign in reason.lower():
+                    return Rejected(one_line(f"{what}: {advice}"))
+        return kind(one_line(": ".join(part for part in (what, lead, reason) if part)))
+    return ServerFault(one_line(f"{what}: unusable answer: {kinds[0]}: {reason}"))
+
+
+def seconds_to_wait(header: str | None) -> float | None:
+    """Retry-After in seconds; the form with a date is not worth a clock comparison."""
+    return float(header) if header and header.strip().isdigit() else None
