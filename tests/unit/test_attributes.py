@@ -94,6 +94,11 @@ def test_a_mode_of_something_else_than_a_file_counts_as_absent(text: str) -> Non
     assert read(mode=text).mode == DEFAULTS.file_mode
 
 
+@pytest.mark.parametrize("text", ["4294967295", "4294967296", "999999999999"])
+def test_an_id_that_chown_would_not_take_counts_as_absent(text: str) -> None:
+    assert read(uid=text, gid=text) == PLAIN
+
+
 def test_no_metadata() -> None:
     assert from_metadata(None, MODIFIED, DEFAULTS) == from_metadata({}, MODIFIED, DEFAULTS) == PLAIN
     assert from_metadata({}, MODIFIED, DEFAULTS, directory=True).mode == 0o750

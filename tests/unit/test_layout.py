@@ -153,6 +153,23 @@ def test_mapped_directories_show_once_and_their_usual_place_not_at_all() -> None
         layout.key("iso/debian.iso")
 
 
+def test_the_innermost_mapping_counts() -> None:
+    for mapping in ({"template": "tpl", "template/iso": "tpl/x"}, {"template/iso": "tpl/x", "template": "tpl"}):
+        layout = Layout("", mapping)
+        assert layout.key("template/iso/a") == "tpl/x/a"
+        assert layout.key("template/cache/a") == "tpl/cache/a"
+        assert layout.path_of("tpl/x/a") == "template/iso/a"
+        assert layout.path_of("tpl/iso/a") is None
+
+
+def test_a_key_that_s3_cannot_hold_is_no_path() -> None:
+    parent = "/".join(["x" * 200] * 5)
+    assert Layout().path_of(f"{parent}/{'y' * 19}") == f"{parent}/{'y' * 19}"
+    assert Layout().path_of(f"{parent}/{'y' * 20}") is None
+    assert Layout().entry(parent, f"{parent}/{'y' * 19}") == ("y" * 19, False)
+    assert Layout().entry(parent, f"{parent}/{'y' * 20}") is None
+
+
 def test_what_cannot_be_a_name_is_not_listed() -> None:
     layout = Layout()
     for key in ("/", "./", "../", "..", "a\0", ".s3fsx/", ".s3fsx", "dump", "n" * 256):

@@ -44,6 +44,10 @@ def test_sizes_never_shrink_and_stay_within_the_limits(one: int, other: int, uni
         assert set(seen) == {first}
 
 
+def test_a_generous_budget_does_not_exceed_what_s3_takes() -> None:
+    assert PartSchedule(1 << 30, 64 << 30).size(MAX_PARTS) == MAX_PART
+
+
 @pytest.mark.parametrize("number", [0, -1, MAX_PARTS + 1])
 @pytest.mark.parametrize("uniform", [False, True])
 def test_there_is_no_such_part(number: int, uniform: bool) -> None:

@@ -203,6 +203,7 @@ def test_a_strided_reader_does_not_pass_for_a_sequential_one(stride: int) -> Non
     reader = caller(HUGE)
     reader.read_all((offset, 4 * KIB) for offset in range(0, 1000 * stride, stride))
     assert reader.cost <= 1000 * 128 * KIB
+    assert reader.window.planned <= NEAR + 128 * KIB  # though none was read completely
 
 
 def test_random_reads_in_a_small_area_cost_little_more_than_that_area() -> None:
@@ -236,7 +237,7 @@ def test_a_second_reading_of_a_small_file_reads_ahead_again() -> None:
     for _ in range(2):
         reader.read_all(sequence(0, size, 128 * KIB))
     assert reader.cost <= 2 * size
-    assert len(reader.fetched) <= 24
+    assert len(reader.fetched) <= 18  # the second time as the first, not in blocks of 128 KiB
 
 
 def test_small_steps_back_are_free() -> None:
@@ -245,6 +246,17 @@ def test_small_steps_back_are_free() -> None:
     before = reader.cost
     assert reader.read(31 * MIB, 128 * KIB).ahead == ()
     assert reader.cost == before
+    reader = caller(HUGE, 0)
+    reader.read_all(sequence(0, 8 * MIB, 128 * KIB))
+    reader.read_all(sequence(8 * MIB - BACK, 8 * MIB, 128 * KIB))
+    assert reader.cost == 8 * MIB
+    assert reader.window.planned <= BACK
+
+
+def test_blocks_leave_room_for_two_within_the_limit() -> None:
+    reader = caller(HUGE, 6 * MIB)
+    reader.read_all(sequence(0, 64 * MIB, 128 * KIB))
+    assert max(block.length for block in reader.fetched) == 2 * MIB
 
 
 def test_a_read_across_a_block_border_needs_both() -> None:
