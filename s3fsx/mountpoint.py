@@ -65,7 +65,8 @@ def prepare(path: str) -> str:
 
 def _refuse_mounted(path: str) -> None:
     if (kind := mounted().get(path)) is not None:
-        raise ConfigError(f"{path}: already a mountpoint ({kind}); s3fsx umount {path} first")
+        hint = f"; s3fsx umount {path} first" if kind.startswith("fuse") else ""
+        raise ConfigError(f"{path}: already a mountpoint ({kind}){hint}")
 
 
 def unmount(path: str, *, lazy: bool = False) -> None:
