@@ -162,10 +162,7 @@ class Endpoint:
 
     async def _pause(self, seconds: float, *, until_down: bool) -> None:
         with trio.move_on_after(seconds):
-            if until_down and not self.down:
-                await self._opened.wait()
-            else:
-                await trio.sleep_forever()
+            await (self._opened.wait() if until_down else trio.sleep_forever())
 
     def _note(self, error: Exception) -> None:
         self.errors[type(error).__name__] += 1
