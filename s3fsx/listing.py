@@ -1,0 +1,309 @@
+"""What is in a directory: listings, their lifetime, and the questions they answer without asking the store.
+
+One ListObjectsV2 pass fills a directory and *seals* it: until the seal ends, hits and misses are answered from memory
+(Proxmox looks for ``X.notes`` and ``X.protected`` of every backup). Our own changes update a sealed directory in place.
+The content directories of Proxmox exist without asking anybody.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from .attributes import Attributes, Defaults, from_metadata
+from .cache import MetadataCache
+from .errors import EndpointDown, NotFound, S3fsxError
+from .layout import Layout
+from .objects import ObjectInfo, Store
+from .tree import Directory, File, Node, Tree
+from .version import Version
+
+log = logging.getLogger("s3fsx.listing")
+
+# A listing that took long to make lives longer than list_ttl: 10 000 backups are 10 requests, and Proxmox looks at
+# 30 000 names after them; expiring in the middle would double the cost for nothing.
+_LIFE_PER_SECOND_OF_LISTING = 10
+# Above this many files in one directory their exact mode and mtime come with open, not with the listing.
+_EXACT_UP_TO = 1000
+_HEADS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ListingPolicy:
+    """list_ttl: seconds a listing is believed. defaults: attributes where nothing better is known."""
+
+    list_ttl: float
+    defaults: Defaults
+
+
+class Listings:
+    """Lookups and listings on a tree. hidden: keys seen that cannot be file names (of the last listings)."""
+
+    def __init__(
+        self, tree: Tree, layout: Layout, store: Store, cache: MetadataCache | None, policy: ListingPolicy
+    ) -> None:
+        self.tree = tree
+        self.layout = layout
+        self.store = store
+        self.policy = policy
+        self._cache = cache
+        self._under_way: dict[int, trio.Event] = {}
+        self.hidden: dict[str, int] = {}
+        self._add_content(tree.root)
+
+    def _add_content(self, directory: Directory) -> None:
+        for name in self.layout.content_children(directory.path):
+            self._add_content(self.tree.add_directory(directory, name, self.directory_attrs()))
+
+    def directory_attrs(self) -> Attributes:
+        d = self.policy.defaults
+        return Attributes(d.dir_mode, d.uid, d.gid, 0)
+
+    @staticmethod
+    def child_path(directory: Directory, name: str) -> str:
+        return f"{directory.path}/{name}" if directory.name else name
+
+    def is_content(self, node: Node) -> bool:
+        return isinstance(node, Directory) and self.layout.is_content(node.path)
+
+    def sealed_for(self, directory: Directory) -> float:
+        """Seconds the listing of the directory is still good for, at least 0."""
+        return max(0.0, directory.sealed_until - trio.current_time())
+
+    # -- asking
+
+    async def lookup(self, directory: Directory, name: str) -> Node | None:
+        """The node of a name, None when there is none. A known name is answered from memory while the store is down."""
+        path = self.child_path(directory, name)
+        child = directory.children.get(name)
+        if self.layout.is_content(path):
+            return child
+        if self.layout.is_hidden(path):
+            return None
+        if isinstance(child, File) and child.writer is not None:
+            return child
+        if directory.sealed_until <= trio.current_time():
+            try:
+                if not directory.large:
+                    await self.refresh(directory, whole=False)
+                if directory.sealed_until <= trio.current_time():
+                    await self._probe(directory, name)
+            except EndpointDown:
+                if child is None:
+                    raise
+                return child
+        child = directory.children.get(name)
+        if isinstance(child, File):
+            await self.make_exact([child])
+            child = directory.children.get(name)
+        return child
+
+    async def children(self, directory: Directory) -> list[Node]:
+        """Everything in a directory, in name order."""
+        if directory.sealed_until <= trio.current_time():
+            await self.refresh(directory, whole=True)
+        files = [n for n in directory.children.values() if isinstance(n, File)]
+        if len(files) <= _EXACT_UP_TO:
+            await self.make_exact(files)
+        return [node for _, node in sorted(directory.children.items())]
+
+    async def current(self, node: Node) -> Node | None:
+        """What the name of a node stands for now: the node itself, another one (replaced elsewhere) or None."""
+        if node.parent is None or (isinstance(node, File) and (node.writer is not None or node.unlinked)):
+            return node
+        return await self.lookup(node.parent, node.name)
+
+    # -- listing
+
+    async def refresh(self, directory: Directory, *, whole: bool) -> None:
+        """List the directory and seal it. Without ``whole`` one page is tried, and a directory with more is only
+        marked as large. Callers that come meanwhile share the listing."""
+        while (event := self._under_way.get(directory.ino)) is not None:
+            await event.wait()
+            if directory.sealed_until > trio.current_time() or (directory.large and not whole):
+                return
+        event = self._under_way[directory.ino] = trio.Event()
+        try:
+            await self._list(directory, whole)
+        finally:
+            del self._under_way[directory.ino]
+            event.set()
+
+    async def _list(self, directory: Directory, whole: bool) -> None:
+        started = trio.current_time()
+        path = directory.path
+        prefix = self.layout.directory(path)
+        seen: dict[str, ObjectInfo | None] = {}
+        hidden = 0
+        marker = False
+        token: str | None = None
+        pages = 0
+        while True:
+            page = await self.store.list_page(prefix, token=token)
+            pages += 1
+            for info in page.objects:
+                entry = self.layout.entry(path, info.key)
+                if info.key == prefix:
+                    marker = True
+                elif entry is None or entry[1]:
+                    hidden += 1
+                else:
+                    seen.setdefault(entry[0], info)
+            for common in page.prefixes:
+                entry = self.layout.entry(path, common)
+                if entry is None:
+                    hidden += common != self.layout.internal
+                else:
+                    hidden += seen.get(entry[0]) is not None  # `a` beside `a/b`: only the directory can be shown
+                    seen[entry[0]] = None
+            token = page.next_token
+            if token is None:
+                break
+            if not whole:
+                directory.large = True
+                return
+        directory.large = pages > 1
+        directory.marker = marker
+        if hidden and self.hidden.get(path) != hidden:
+            log.info("%s: %d keys cannot be shown as files", path or "/", hidden)
+        self.hidden[path] = hidden
+        self._merge(directory, seen, started)
+        took = trio.current_time() - started
+        directory.sealed_until = trio.current_time() + max(
+            self.policy.list_ttl, _LIFE_PER_SECOND_OF_LISTING * took if self.policy.list_ttl else 0
+        )
+        self.tree.trim(trio.current_time())
+
+    def _merge(self, directory: Directory, seen: dict[str, ObjectInfo | None], started: float) -> None:
+        """Make the tree agree with a listing begun at ``started``, except for what we changed ourselves since."""
+        own = {name for name, when in directory.changed.items() if when >= started}
+        for name, child in list(directory.children.items()):
+            if name not in seen and name not in own and not self._only_here(child):
+                self.tree.detach(child)
+        for name, info in seen.items():
+            if name in own:
+                continue
+            if info is None:
+                if not isinstance(directory.children.get(name), Directory):
+                    self.tree.add_directory(directory, name, self.directory_attrs())
+            else:
+                self._merge_file(directory, name, info)
+        directory.changed = {name: when for name, when in directory.changed.items() if when >= started}
+
+    def _only_here(self, node: Node) -> bool:
+        """The store need not know this name: it is virtual, or not published yet."""
+        if isinstance(node, Directory):
+            return self.is_content(node) or any(self._only_here(child) for child in node.children.values())
+        return isinstance(node, File) and (node.writer is not None or node.failed is not None)
+
+    def _merge_file(self, directory: Directory, name: str, info: ObjectInfo) -> File:
+        child = directory.children.get(name)
+        if isinstance(child, File):
+            if child.writer is not None:
+                return child
+            if child.version is not None and child.version.etag == info.etag:
+                # HEAD tells whole seconds, LIST milliseconds; a metadata change elsewhere moves the time, not the ETag.
+                if abs(child.version.modified - info.modified) >= 1.5 or info.metadata is not None:
+                    child.version.update(info)
+                    self._describe(child)
+                return child
+        attrs = from_metadata(info.metadata, info.modified, self.policy.defaults)
+        child = self.tree.add_file(directory, name, attrs)
+        child.version = Version(info)
+        child.exact = info.metadata is not None
+        return child
+
+    def _describe(self, file: File) -> None:
+        """Attributes from what is known of the published version."""
+        version = file.version
+        assert version is not None
+        file.attrs = from_metadata(version.metadata, version.modified, self.policy.defaults)
+        file.exact = version.metadata is not None
+
+    def learned(self, file: File, info: ObjectInfo) -> None:
+        """A HEAD (or our own publication) told everything about the published version."""
+        if file.version is None or file.version.size != info.size:
+            file.version = Version(info)
+        else:
+            file.version.update(info)
+        self._describe(file)
+        if self._cache is not None:
+            self._cache.put(info)
+
+    def changed(self, directory: Directory, name: str) -> None:
+        """We changed this name: a listing that began earlier must not undo it."""
+        directory.changed[name] = trio.current_time()
+
+    # -- single names
+
+    async def _probe(self, directory: Directory, name: str) -> None:
+        """Ask for one name of a directory that is too large to list for it."""
+        path = self.child_path(directory, name)
+        started = trio.current_time()
+        info: ObjectInfo | None = None
+        is_directory = False
+        try:
+            info = await self.store.head(self.layout.key(path))
+        except NotFound:
+            page = await self.store.list_page(self.layout.directory(path), limit=1)
+            is_directory = bool(page.objects or page.prefixes)
+        if directory.changed.get(name, -1.0) >= started:
+            return
+        child = directory.children.get(name)
+        if info is not None:
+            self.learned(self._merge_file(directory, name, info), info)
+        elif is_directory:
+            if not isinstance(child, Directory):
+                self.tree.add_directory(directory, name, self.directory_attrs())
+        elif child is not None and not self._only_here(child):
+            self.tree.detach(child)
+
+    def _needs_head(self, file: File) -> bool:
+        """Mode and mtime of a backup are nobody's concern (Proxmox takes the time from the name), and there are
+        thousands of them; a snippet must know whether it is executable."""
+        if file.exact or file.version is None or file.writer is not None:
+            return False
+        return not (file.name.startswith("vzdump-") and file.parent is not None and file.parent.path == "dump")
+
+    async def make_exact(self, files: list[File]) -> None:
+        """Attributes from the objects' metadata: from the disk cache, else by HEAD. What cannot be had stays as the
+        listing said it."""
+        todo = [file for file in files if self._needs_head(file)]
+        if not todo:
+            return
+        if self._cache is not None:
+            known = await self._cache.get_many([file.version.info for file in todo if file.version is not None])
+            for file in todo:
+                if file.version is not None and (metadata := known.get(file.version.key)) is not None:
+                    file.version.metadata = metadata
+                    self._describe(file)
+        rest = iter([file for file in todo if self._needs_head(file)])
+
+        async def worker() -> None:
+            for file in rest:
+                await self._head(file)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_HEADS_AT_ONCE):
+                nursery.start_soon(worker)
+
+    async def _head(self, file: File) -> None:
+        version = file.version
+        if version is None:
+            return
+        try:
+            info = await self.store.head(version.key)
+        except NotFound:
+            if file.parent is not None and file.writer is None and file.version is version:
+                self.tree.detach(file)
+            return
+        except S3fsxError:
+            return
+        if file.version is not version or file.writer is not None:
+            return
+        if info.etag == version.etag:
+            self.learned(file, info)
+        elif file.parent is not None and not file.unlinked:
+            self.learned(self._merge_file(file.parent, file.name, info), info)

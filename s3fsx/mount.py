@@ -1,0 +1,257 @@
+"""A mount, put together from its parts: built in order, torn down in the opposite order."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pyfuse3
+import trio
+
+from . import __version__, kernel
+from .attributes import Attributes, Defaults
+from .cache import MetadataCache
+from .config import to_s3_options
+from .endpoint import Endpoint
+from .errors import S3fsxError
+from .files import FilePolicy, Files
+from .fuse import FileSystem, KernelPolicy
+from .journal import Journal
+from .layout import Layout
+from .listing import ListingPolicy, Listings
+from .memory import Budget
+from .namespace import NamePolicy, Namespace
+from .objects import MAX_PART
+from .parts import PartSchedule
+from .probe import probe
+from .publisher import Publisher
+from .recover import Recovery
+from .s3 import S3Store
+from .settings import Settings
+from .status import serve_status, socket_path
+from .tree import Tree
+from .upload import Transfers
+from .writer import WriteLimits
+
+log = logging.getLogger("s3fsx.mount")
+
+# Requests the loop serves at once. Every one that waits for S3 holds a task, and statfs must still find one.
+_TASKS = 1000
+_IDLE_TASKS = 8
+# Nodes kept that the kernel does not hold, about 0.5 KiB each.
+_NODES = 200_000
+
+
+def identity(settings: Settings) -> str:
+    """Names the state and cache directories of a mount: the same for the same bucket and prefix."""
+    text = "\n".join((settings.endpoint, settings.bucket, settings.prefix))
+    return f"{settings.bucket}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def schedule(settings: Settings) -> PartSchedule:
+    """Parts grow with the offset, up to half of the memory budget: one part fills while another is sent."""
+    if settings.part_profile == "uniform":
+        return PartSchedule(settings.part_size, settings.part_size, uniform=True)
+    largest = max(settings.part_size, min(MAX_PART, settings.memory_budget // 2))
+    return PartSchedule(settings.part_size, largest)
+
+
+class Mount:
+    """Everything one mount consists of, wired together. ``spawn`` runs background transfers."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: S3Store,
+        journal: Journal,
+        cache: MetadataCache,
+        spawn: Callable[..., Any],
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.budget = Budget(settings.memory_budget)
+        self.cache = cache
+        self.started = time.time()
+        defaults = Defaults(
+            settings.file_mode & ~settings.umask, settings.dir_mode & ~settings.umask, settings.uid, settings.gid
+        )
+        layout = Layout(settings.prefix, settings.layout)
+        policy = ListingPolicy(settings.list_ttl, defaults)
+        self.tree = Tree(_root_attrs(defaults), _NODES)
+        self.listings = Listings(self.tree, layout, store, cache, policy)
+        transfers = Transfers(store, journal, spawn)
+        publisher = Publisher(self.listings, transfers)
+        self.namespace = Namespace(
+            self.listings, transfers, publisher, NamePolicy(settings.rename_limit, settings.read_only)
+        )
+        self.files = Files(
+            self.listings,
+            self.namespace,
+            publisher,
+            transfers,
+            self.budget,
+            schedule(settings),
+            spawn,
+            FilePolicy(
+                WriteLimits(settings.write_deadline, settings.publish_deadline, settings.max_uploads + 2),
+                min(settings.read_ahead, settings.memory_budget // 2),
+                settings.read_deadline,
+                settings.pending_limit,
+            ),
+        )
+        self.recovery = Recovery(journal, self.listings, transfers, self.files.new_writer)
+        self.fuse = FileSystem(
+            self.listings,
+            self.namespace,
+            self.files,
+            KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs),
+            time.monotonic,
+        )
+
+    def snapshot(self) -> dict[str, object]:
+        """What ``s3fsx status`` shows."""
+        endpoint = self.store.endpoint
+        capabilities = self.store.capabilities
+        writers = [file.writer for file in self.tree.files() if file.writer is not None]
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "source": f"s3://{self.settings.bucket}/{self.settings.prefix}",
+            "uptime_s": round(time.time() - self.started),
+            "endpoint": {
+                "url": self.settings.endpoint or "Amazon S3",
+                "down": endpoint.down,
+                "down_since": endpoint.down_since,
+                "last_success": endpoint.last_success,
+                "last_error": endpoint.last_error,
+                "requests": dict(self.store.requests),
+                "retries": endpoint.retries,
+                "errors": dict(endpoint.errors),
+            },
+            "verified_by": capabilities.integrity,
+            "conditional_writes": capabilities.conditional_put,
+            "notes": list(capabilities.notes),
+            "memory": {
+                "budget": self.budget.total,
+                "committed": self.budget.committed,
+                "peak": self.budget.peak,
+            },
+            "files": {
+                "open": self.fuse.open_files,
+                "writing": sum(1 for w in writers if w.settled_at is None),
+                "waiting_for_rename": sum(1 for w in writers if w.settled_at is not None),
+                "unpublished_bytes": sum(w.size for w in writers if w.dirty),
+            },
+            "nodes": len(self.tree),
+            "metadata_cache": {"hits": self.cache.hits, "misses": self.cache.misses},
+            "hidden_keys": sum(self.listings.hidden.values()),
+            "errors": self.fuse.errors,
+        }
+
+
+def _root_attrs(defaults: Defaults) -> Attributes:
+    return Attributes(defaults.dir_mode, defaults.uid, defaults.gid, time.time_ns())
+
+
+def _fuse_options(settings: Settings) -> set[str]:
+    options = set(pyfuse3.default_options)
+    name = f"s3://{settings.bucket}/{settings.prefix}"
+    options.add("fsname=" + "".join(c if c.isascii() and (c.isalnum() or c in ":/._-") else "_" for c in name))
+    options.add("subtype=s3fsx")
+    for wanted, option in (
+        (settings.allow_other, "allow_other"),
+        (settings.read_only, "ro"),
+        (settings.noexec, "noexec"),
+    ):
+        if wanted:
+            options.add(option)
+    return options
+
+
+async def run(settings: Settings, mountpoint: str, *, ready: Callable[[], None]) -> None:
+    """Mount, serve until unmounted, leave nothing unpublished behind. Cancelled, it unmounts in an orderly way.
+
+    Raises S3fsxError with a one-line message when mounting fails; calls ready once the kernel's mount answers.
+    """
+    name = identity(settings)
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
+        journal = Journal.open(os.path.join(settings.state_dir, name))
+        stack.callback(journal.close)
+        cache = MetadataCache(os.path.join(settings.cache_dir, name), settings.cache_size)
+        stack.callback(cache.close)
+        await store.list_page(settings.prefix, limit=1)
+        if not settings.read_only:
+            for note in (await probe(store, settings.prefix)).notes:
+                log.warning("%s", note)
+        log.info(
+            "%s: parts are verified by %s, conditional writes %s",
+            settings.endpoint or "Amazon S3",
+            store.capabilities.integrity,
+            "yes" if store.capabilities.conditional_put else "no: two nodes writing one name are not told apart",
+        )
+        failed: list[BaseException] = []
+        async with trio.open_nursery() as background:
+            mount = Mount(settings, store, journal, cache, _guarded(background))
+            if not settings.read_only:
+                await mount.recovery.run()
+            try:
+                await _serve(mount, mountpoint, ready, background)
+            except Exception as e:
+                failed.append(e)  # out of the nursery, which would wrap it into a group
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cache.flush()
+            background.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+
+
+def _guarded(nursery: trio.Nursery) -> Callable[..., Any]:
+    """start_soon for work whose bug must not take the mount down."""
+
+    async def guarded(task: Callable[..., Awaitable[None]], *args: object) -> None:
+        try:
+            await task(*args)
+        except Exception:
+            log.exception("background task failed; this is a bug")
+
+    return lambda task, *args: nursery.start_soon(guarded, task, *args)
+
+
+async def _serve(mount: Mount, mountpoint: str, ready: Callable[[], None], background: trio.Nursery) -> None:
+    settings = mount.settings
+    try:
+        pyfuse3.init(mount.fuse, mountpoint, _fuse_options(settings))
+    except RuntimeError as e:
+        raise S3fsxError(f"{mountpoint}: cannot be mounted ({e}); the lines above say why") from None
+    try:
+        await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), mount.snapshot)
+        background.start_soon(mount.store.endpoint.watch, mount.store.ping)
+        background.start_soon(mount.files.janitor)
+        background.start_soon(mount.cache.run)
+        async with trio.open_nursery() as loop:
+            loop.start_soon(_loop)
+            await kernel.tune(mountpoint)
+            ready()
+            await trio.sleep_forever()
+    except* _Unmounted:
+        pass
+    finally:
+        with trio.CancelScope(shield=True):
+            await mount.files.publish_waiting(-1.0)
+            pyfuse3.close(unmount=True)
+
+
+class _Unmounted(Exception):
+    """The kernel's side is gone."""
+
+
+async def _loop() -> None:
+    await pyfuse3.main(_IDLE_TASKS, _TASKS)
+    raise _Unmounted

@@ -1,0 +1,271 @@
+"""Changing names: mkdir, rmdir, unlink and rename, on the store first and in the tree when the store has agreed."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from .attributes import Attributes, to_metadata
+from .errors import FileSystemError, NotFound, S3fsxError
+from .layout import check_name
+from .listing import Listings
+from .objects import LIST_LIMIT, ObjectInfo, Payload
+from .publisher import Publisher
+from .tree import Directory, File, Node, Tree
+from .upload import Transfers, copy_object
+from .version import Version
+
+log = logging.getLogger("s3fsx.namespace")
+
+_COPIES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class NamePolicy:
+    """rename_limit: most objects a renamed directory may hold (EXDEV above). read_only: EROFS for every change."""
+
+    rename_limit: int
+    read_only: bool
+
+
+class Namespace:
+    """Raises FileSystemError for what POSIX refuses and S3fsxError for what the store did."""
+
+    def __init__(self, listings: Listings, transfers: Transfers, publisher: Publisher, policy: NamePolicy) -> None:
+        self._listings = listings
+        self._tree: Tree = listings.tree
+        self._layout = listings.layout
+        self._store = transfers.store
+        self._transfers = transfers
+        self._publisher = publisher
+        self._policy = policy
+
+    def require_writable(self) -> None:
+        if self._policy.read_only:
+            raise FileSystemError(errno.EROFS, "mounted read-only")
+
+    async def _existing(self, parent: Directory, name: str) -> Node:
+        node = await self._listings.lookup(parent, name)
+        if node is None:
+            raise FileSystemError(errno.ENOENT, f"{self._listings.child_path(parent, name)}: no such file")
+        return node
+
+    # -- directories
+
+    async def mkdir(self, parent: Directory, name: str, attrs: Attributes) -> Directory:
+        check_name(name)
+        path = self._listings.child_path(parent, name)
+        if self._layout.is_content(path):
+            raise FileSystemError(errno.EEXIST, f"{path}: exists always")
+        self.require_writable()
+        key = self._layout.directory(path)
+        if await self._listings.lookup(parent, name) is not None:
+            raise FileSystemError(errno.EEXIST, f"{path}: exists")
+        await self._store.put(key, Payload.of(b""), metadata=to_metadata(attrs, directory=True))
+        node = self._tree.add_directory(parent, name, attrs)
+        node.marker = True
+        self._listings.changed(parent, name)
+        return node
+
+    async def rmdir(self, parent: Directory, name: str) -> None:
+        self.require_writable()
+        node = await self._existing(parent, name)
+        if not isinstance(node, Directory):
+            raise FileSystemError(errno.ENOTDIR, f"{node.path}: not a directory")
+        await self._require_empty(node)
+        if self._listings.is_content(node):
+            raise FileSystemError(errno.EBUSY, f"{node.path}: content directories always exist")
+        await self._store.delete(self._layout.directory(node.path))
+        self._tree.detach(node)
+        self._listings.changed(parent, name)
+        await self._keep_directory(parent)
+
+    async def _require_empty(self, directory: Directory) -> None:
+        """ENOTEMPTY must be exact: also for files not published yet, and for what only the store knows."""
+        path = directory.path
+        if any(isinstance(c, File) and c.writer is not None for c in directory.children.values()):
+            raise FileSystemError(errno.ENOTEMPTY, f"{path}: has files that are being written")
+        if self._layout.content_children(path):
+            raise FileSystemError(errno.ENOTEMPTY, f"{path}: has content directories")
+        prefix = self._layout.directory(path)
+        page = await self._store.list_page(prefix, limit=2)
+        if page.prefixes or any(info.key != prefix for info in page.objects):
+            directory.sealed_until = -1.0
+            raise FileSystemError(errno.ENOTEMPTY, f"{path}: not empty")
+
+    async def _keep_directory(self, directory: Directory) -> None:
+        """A directory whose last entry we removed still exists: give it a marker unless it has one."""
+        if directory.children or directory.marker or self._listings.is_content(directory) or directory.parent is None:
+            return
+        try:
+            await self._store.put(
+                self._layout.directory(directory.path),
+                Payload.of(b""),
+                metadata=to_metadata(directory.attrs, directory=True),
+            )
+            directory.marker = True
+        except S3fsxError as e:
+            log.info("%s: empty now, and its marker could not be written: %s", directory.path, e)
+
+    # -- files
+
+    async def unlink(self, parent: Directory, name: str) -> None:
+        self.require_writable()
+        node = await self._existing(parent, name)
+        if not isinstance(node, File):
+            raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
+        await self._remove(node)
+        self._listings.changed(parent, name)
+        await self._keep_directory(parent)
+
+    async def _remove(self, node: File) -> None:
+        """The object, then what is unpublished of it: the other way round an error would lose both."""
+        if node.version is not None:
+            await self._store.delete(node.version.key)
+        self._tree.detach(node)
+        await self._drop_content(node)
+
+    async def _drop_content(self, node: File) -> None:
+        writer, node.writer = node.writer, None
+        node.failed = None
+        if writer is not None:
+            known = writer.base
+            await writer.discard()
+            if writer.base is not None and writer.base is not known:
+                await self._store.delete(writer.base.key)  # it was being published when we deleted the object
+
+    async def rename(
+        self, parent: Directory, name: str, new_parent: Directory, new_name: str, *, no_replace: bool = False
+    ) -> None:
+        """The commit barrier of a backup: success means that the target is verified in the bucket."""
+        self.require_writable()
+        check_name(new_name)
+        node = await self._existing(parent, name)
+        target = await self._listings.lookup(new_parent, new_name)
+        if target is node:
+            return
+        if target is not None and no_replace:
+            raise FileSystemError(errno.EEXIST, f"{target.path}: exists")
+        path = self._listings.child_path(new_parent, new_name)
+        if isinstance(node, Directory):
+            await self._rename_directory(node, target, new_parent, new_name, path)
+        elif isinstance(target, Directory):
+            raise FileSystemError(errno.EISDIR, f"{path}: is a directory")
+        elif isinstance(node, File):
+            await self._rename_file(node, target if isinstance(target, File) else None, self._layout.key(path), path)
+            self._tree.move(node, new_parent, new_name)
+        self._listings.changed(parent, name)
+        self._listings.changed(new_parent, new_name)
+        await self._keep_directory(parent)
+
+    async def _rename_file(self, node: File, target: File | None, key: str, path: str) -> None:
+        if node.failed is not None:
+            failed, node.failed = node.failed, None
+            raise failed
+        if target is not None and target.handles and target.writer is not None:
+            raise FileSystemError(errno.EBUSY, f"{path}: is being written")
+        old = node.version
+        writer = node.writer
+        if writer is not None and (await writer.commit(key, path) or await writer.put_as(key, path)):
+            await self._publisher.adopt(node)
+            if old is not None:
+                await self._store.delete(old.key)
+        else:
+            if writer is not None:
+                await self._publisher.publish(node)
+            version = node.version
+            if version is None:
+                raise FileSystemError(errno.ENOENT, f"{node.path}: nothing was ever written")
+            source = version.key
+            info = await self._copy(version, key, path)
+            await self._store.delete(source)
+            version.update(info)
+            self._listings.learned(node, info)
+        if target is not None:
+            await self._drop_content(target)
+
+    async def _copy(self, version: Version, key: str, path: str) -> ObjectInfo:
+        try:
+            return await copy_object(self._transfers, version, key, path)
+        except NotFound:
+            raise FileSystemError(errno.ENOENT, f"{version.key}: was deleted elsewhere") from None
+
+    async def _rename_directory(
+        self, node: Directory, target: Node | None, new_parent: Directory, new_name: str, path: str
+    ) -> None:
+        """Empty or small directories only: every object is copied, then the old ones are deleted."""
+        if self._listings.is_content(node) or self._layout.is_content(path):
+            raise FileSystemError(errno.EBUSY, f"{node.path or '/'}: content directories stay where they are")
+        if isinstance(target, File):
+            raise FileSystemError(errno.ENOTDIR, f"{path}: is a file")
+        if isinstance(target, Directory):
+            await self._require_empty(target)
+        ancestor: Directory | None = new_parent
+        while ancestor is not None:
+            if ancestor is node:
+                raise FileSystemError(errno.EINVAL, f"{path}: is inside {node.path}")
+            ancestor = ancestor.parent
+        if self._unpublished(node):
+            raise FileSystemError(errno.EBUSY, f"{node.path}: has files that are being written")
+        source, destination = self._layout.directory(node.path), self._layout.directory(path)
+        objects = await self._all_below(source)
+        copied: list[tuple[ObjectInfo, str]] = []
+        try:
+            await self._copy_all(objects, source, destination, copied)
+        except S3fsxError:
+            for _, key in copied:
+                await self._store.delete(key)
+            raise
+        for info in objects:
+            await self._store.delete(info.key)
+        for child in list(node.children.values()):
+            self._tree.detach(child)
+        node.sealed_until = -1.0
+        self._tree.move(node, new_parent, new_name)
+
+    def _unpublished(self, directory: Directory) -> bool:
+        return any(
+            self._unpublished(c) if isinstance(c, Directory) else isinstance(c, File) and c.writer is not None
+            for c in directory.children.values()
+        )
+
+    async def _all_below(self, prefix: str) -> list[ObjectInfo]:
+        """Every object below a prefix; EXDEV when there are more than rename_limit (mv then copies by itself)."""
+        objects: list[ObjectInfo] = []
+        token: str | None = None
+        while True:
+            page = await self._store.list_page(prefix, delimiter="", token=token, limit=LIST_LIMIT)
+            objects += page.objects
+            if len(objects) > self._policy.rename_limit:
+                raise FileSystemError(
+                    errno.EXDEV, f"{prefix}: more than rename_limit={self._policy.rename_limit} objects to copy"
+                )
+            token = page.next_token
+            if token is None:
+                return objects
+
+    async def _copy_all(
+        self, objects: list[ObjectInfo], source: str, destination: str, copied: list[tuple[ObjectInfo, str]]
+    ) -> None:
+        queue = iter(objects)
+        failed: list[S3fsxError] = []
+
+        async def worker() -> None:
+            for info in queue:
+                if failed:
+                    return
+                key = destination + info.key[len(source) :]
+                try:
+                    await copy_object(self._transfers, Version(info), key, self._layout.path_of(key) or key)
+                    copied.append((info, key))
+                except S3fsxError as e:
+                    failed.append(e)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(_COPIES_AT_ONCE):
+                nursery.start_soon(worker)
+        if failed:
+            raise failed[0]

@@ -1,0 +1,114 @@
+"""The bytes of one part on their way to the store, in chunks from the budget, with the CRC-32 of what came in."""
+
+from __future__ import annotations
+
+import zlib
+
+from .memory import CHUNK, Lease
+from .objects import Payload
+
+_ZEROS = bytes(CHUNK)
+
+
+class PartBuffer:
+    """Holds ``length`` bytes that start at ``start`` of the file. Not bounded itself: the writer asks the lease.
+
+    chunks: CHUNK-sized, all but the last full; each was taken from the lease by ``reserve``.
+    """
+
+    __slots__ = ("_appended", "_crc", "_lease", "chunks", "length", "start")
+
+    def __init__(self, lease: Lease, start: int) -> None:
+        self._lease = lease
+        self._crc = 0
+        self._appended = True
+        self.start = start
+        self.length = 0
+        self.chunks: list[bytearray] = []
+
+    @property
+    def end(self) -> int:
+        return self.start + self.length
+
+    @property
+    def room(self) -> int:
+        """Bytes that can be appended without more memory."""
+        return len(self.chunks) * CHUNK - self.length
+
+    def try_reserve(self) -> bool:
+        """One more chunk, if the budget has it."""
+        if not self._lease.try_take(CHUNK):
+            return False
+        self.chunks.append(self._lease.budget.new_chunk())
+        return True
+
+    def write(self, position: int, data: bytes | memoryview) -> None:
+        """Put data at ``position`` (relative to start, at most ``length``); the room must be there."""
+        size = len(data)
+        if position == self.length:
+            self._crc = zlib.crc32(data, self._crc)
+        else:
+            self._appended = False
+        index, at = divmod(position, CHUNK)
+        if at + size <= CHUNK:
+            self.chunks[index][at : at + size] = data
+        else:
+            view = memoryview(data)
+            done = 0
+            while done < size:
+                index, at = divmod(position + done, CHUNK)
+                step = min(CHUNK - at, size - done)
+                self.chunks[index][at : at + step] = view[done : done + step]
+                done += step
+        self.length = max(self.length, position + size)
+
+    def append_zeros(self, count: int) -> None:
+        """At most the room there is."""
+        while count:
+            step = min(count, CHUNK)
+            self.write(self.length, memoryview(_ZEROS)[:step])
+            count -= step
+
+    def read(self, position: int, size: int) -> bytes:
+        size = max(0, min(size, self.length - position))
+        pieces = []
+        while size:
+            index, at = divmod(position, CHUNK)
+            step = min(CHUNK - at, size)
+            pieces.append(bytes(memoryview(self.chunks[index])[at : at + step]))
+            position += step
+            size -= step
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def cut(self, length: int) -> None:
+        """Forget everything behind ``length``."""
+        self.length = length
+        self._appended = False
+        keep = -(-length // CHUNK)
+        for chunk in self.chunks[keep:]:
+            self._lease.budget.recycle(chunk)
+            self._lease.give(CHUNK)
+        del self.chunks[keep:]
+
+    def payload(self) -> Payload:
+        """Views of the chunks (no copy): nobody may write until it is sent.
+
+        The CRC was made write by write, from the kernel's own buffer; only after a rewrite inside the part
+        is it made anew from the chunks.
+        """
+        views = []
+        left = self.length
+        for chunk in self.chunks:
+            if left <= 0:
+                break
+            views.append(memoryview(chunk)[: min(left, CHUNK)])
+            left -= CHUNK
+        if not self._appended:
+            self._crc = 0
+            for view in views:
+                self._crc = zlib.crc32(view, self._crc)
+            self._appended = True
+        return Payload(views, self.length, self._crc)
+
+    def release(self) -> None:
+        self.cut(0)

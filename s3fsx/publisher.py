@@ -1,0 +1,84 @@
+"""From unpublished to published: what follows for a file once its writer's object is in the bucket; its attributes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from dataclasses import replace
+
+from .attributes import to_metadata
+from .errors import FileSystemError
+from .listing import Listings
+from .objects import MAX_COPY
+from .tree import File
+from .upload import Transfers
+
+log = logging.getLogger("s3fsx.publisher")
+
+
+class Publisher:
+    """Keeps a file's version, attributes and writer in step."""
+
+    def __init__(self, listings: Listings, transfers: Transfers) -> None:
+        self._listings = listings
+        self._store = transfers.store
+
+    async def publish(self, file: File) -> None:
+        """The object is verified in the bucket under the file's own name when this returns; cheap when it is clean."""
+        writer = file.writer
+        if writer is None:
+            return
+        if writer.dirty and not file.explicit:
+            file.attrs = replace(file.attrs, mtime_ns=time.time_ns())
+        await writer.publish()
+        await self.adopt(file)
+
+    async def adopt(self, file: File) -> None:
+        """The writer has published: its object is the file's version now."""
+        writer = file.writer
+        if writer is None:
+            return
+        if writer.base is not None and file.version is not writer.base:
+            wanted = file.attrs
+            file.version = writer.base
+            file.created = False
+            self._listings.learned(file, writer.base.info)
+            if file.parent is not None:
+                self._listings.changed(file.parent, file.name)
+            if file.explicit:
+                file.attrs = wanted
+                await self.store_attributes(file)
+        if not file.writers and not writer.dirty:
+            self.finished(file)
+
+    def finished(self, file: File) -> None:
+        """The writer has nothing unpublished and no handle: its memory goes back."""
+        if file.writer is not None:
+            file.writer.release_buffer()
+            file.writer = None
+
+    async def store_attributes(self, file: File) -> None:
+        """Make the published object's metadata agree with ``attrs``, by a copy onto itself. Above 5 GiB, where that
+        would be a multipart copy, they stay in memory only."""
+        file.explicit = False
+        version = file.version
+        if version is None:
+            return
+        wanted = file.attrs
+        if version.metadata is None:
+            info = await self._store.head(version.key)
+            if info.etag != version.etag:
+                raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced elsewhere")
+            version.update(info)
+        old = dict(version.metadata or {})
+        new = {**old, **to_metadata(wanted)}
+        file.exact = True
+        if new == old:
+            return
+        if version.size > MAX_COPY:
+            log.info("%s: larger than 5 GiB, its new mode and times last until it is listed anew", file.path)
+            return
+        info = await self._store.copy(version.key, version.key, etag=version.etag, metadata=new)
+        self._listings.learned(file, info)
+        file.attrs = wanted

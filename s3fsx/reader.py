@@ -1,0 +1,164 @@
+"""Reading one version of one object: blocks fetched ahead of a sequential reader, each by a range GET with If-Match.
+
+Bytes of two versions are never mixed: the first answer that says the object changed makes this reader stale for good
+(ESTALE). Closing cancels what is under way. Read-ahead is given up when writers need the memory, and a needed block
+that does not fit into the budget is replaced by a GET of just the bytes that were asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from .errors import Changed, DeadlineExceeded, NotFound, S3fsxError
+from .memory import Budget, Lease
+from .objects import Store
+from .version import Version
+from .window import Block, Window
+
+
+class _Fetch:
+    """A block on its way or here: ``done`` is set when ``data`` or ``error`` is."""
+
+    __slots__ = ("data", "done", "dropped", "error", "scope")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.data = b""
+        self.error: S3fsxError | None = None
+        self.dropped = False
+        self.scope = trio.CancelScope()
+
+
+class Reader:
+    """One open file. ``deadline``: seconds one read may take. ``ahead``: most bytes fetched ahead.
+
+    Raises Changed (ESTALE) once the object was replaced or deleted elsewhere.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        budget: Budget,
+        version: Version,
+        spawn: Callable[..., Any],
+        *,
+        ahead: int,
+        deadline: float,
+    ) -> None:
+        self.version = version
+        self._store = store
+        self._spawn = spawn
+        self._deadline = deadline
+        self._window = Window(version.size, limit=ahead)
+        self._lease = Lease(budget, 0)
+        self._fetches: dict[Block, _Fetch] = {}
+        self._stale: Changed | None = None
+        self._closed = False
+        self._unregister = budget.on_pressure(self._give_up)
+
+    async def read(self, offset: int, length: int) -> bytes | memoryview:
+        """Up to ``length`` bytes, fewer only at the end of the file."""
+        if self._stale is not None:
+            raise self._stale
+        end = min(offset + length, self.version.size)
+        if offset >= end:
+            return b""
+        plan = self._window.read(offset, length)
+        for block in plan.drop:
+            self._drop(block)
+        fetches = [(block, self._fetch(block, needed=True)) for block in plan.need]
+        for block in plan.ahead:
+            if self._fetch(block, needed=False) is None:
+                self._window.forget(block)
+        if any(fetch is None for _, fetch in fetches):
+            return await self._direct(offset, end - offset)
+        for _, fetch in fetches:
+            if fetch is not None and not fetch.done.is_set():
+                await self._wait(fetch)
+        pieces: list[memoryview] = []
+        for block, fetch in fetches:
+            assert fetch is not None
+            if fetch.error is not None:
+                self._window.forget(block)
+                self._drop(block)
+                raise fetch.error
+            if fetch.dropped and not fetch.data:
+                return await self._direct(offset, end - offset)  # given up while we waited
+            view = memoryview(fetch.data)
+            pieces.append(view[max(0, offset - block.start) : end - block.start])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _wait(self, fetch: _Fetch) -> None:
+        try:
+            with trio.fail_after(self._deadline):
+                await fetch.done.wait()
+        except trio.TooSlowError:
+            raise DeadlineExceeded(f"{self.version.key}: no data for {self._deadline:.0f} s") from None
+
+    async def _direct(self, offset: int, length: int) -> bytes:
+        try:
+            return await self._store.get_range(self.version.key, offset, length, etag=self.version.etag)
+        except (Changed, NotFound) as e:
+            raise self._became_stale(e) from None
+
+    def _fetch(self, block: Block, *, needed: bool) -> _Fetch | None:
+        """The fetch of a block, begun now if it was not; None when there is no memory for it."""
+        fetch = self._fetches.get(block)
+        if fetch is not None:
+            return fetch
+        if not self._lease.try_take(block.length):
+            if not needed:
+                return None
+            self._lease.budget.press()
+            if not self._lease.try_take(block.length):
+                self._window.forget(block)
+                return None
+        fetch = self._fetches[block] = _Fetch()
+        self._spawn(self._get, block, fetch)
+        return fetch
+
+    async def _get(self, block: Block, fetch: _Fetch) -> None:
+        try:
+            with fetch.scope:
+                fetch.data = await self._store.get_range(
+                    self.version.key, block.start, block.length, etag=self.version.etag
+                )
+        except (Changed, NotFound) as e:
+            fetch.error = self._became_stale(e)
+        except S3fsxError as e:
+            fetch.error = e
+        finally:
+            if fetch.dropped:
+                self._lease.give(block.length)
+            fetch.done.set()
+
+    def _became_stale(self, cause: S3fsxError) -> Changed:
+        self._stale = Changed(f"{self.version.key}: replaced or deleted elsewhere while it was read ({cause})")
+        return self._stale
+
+    def _drop(self, block: Block) -> None:
+        """Forget a block. Its memory counts until the request has really ended."""
+        fetch = self._fetches.pop(block, None)
+        if fetch is None:
+            return
+        fetch.dropped = True
+        if fetch.done.is_set():
+            self._lease.give(block.length)
+        else:
+            fetch.scope.cancel()
+
+    def _give_up(self) -> None:
+        for block in self._window.shrink():
+            self._drop(block)
+
+    def close(self) -> None:
+        """Cancel what is under way and give the memory back. Harmless when repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        self._unregister()
+        for block in list(self._fetches):
+            self._drop(block)

@@ -1,0 +1,244 @@
+"""One multipart upload: created, filled part by part, verified, completed or aborted, and journaled all the way.
+
+Nothing of it is visible in the bucket before ``finish`` returns. Before CompleteMultipartUpload the store's own list
+of parts is compared with what was sent; after it the size and ETag of the object are. What differs is Corrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import trio
+
+from .errors import Changed, Corrupted, S3fsxError, UploadGone
+from .journal import Journal, UploadRecord
+from .objects import MAX_COPY, ObjectInfo, Payload, Store, UploadedPart
+from .parts import compare_parts, composite_etag, copy_ranges
+from .version import Version
+
+log = logging.getLogger("s3fsx.upload")
+
+WRITE_ID = "s3fsx-write"
+_COPY_PIECE = 1 << 30
+_COPIES_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Transfers:
+    """What every upload of a mount shares. spawn starts a background task that outlives the caller."""
+
+    store: Store
+    journal: Journal
+    spawn: Callable[..., Any]
+
+
+class Upload:
+    """number: the next part's number. parts: what the store has acknowledged, by number. in_flight: being sent."""
+
+    def __init__(self, transfers: Transfers, record: UploadRecord, parts: Mapping[int, UploadedPart]) -> None:
+        self._transfers = transfers
+        self._store = transfers.store
+        self.record = record
+        self.parts: dict[int, UploadedPart] = dict(parts)
+        self.in_flight = 0
+        self.error: S3fsxError | None = None
+        self._moved = trio.Event()
+        self._sending: set[trio.CancelScope] = set()
+
+    @classmethod
+    async def begin(cls, transfers: Transfers, key: str, path: str, metadata: Mapping[str, str]) -> Upload:
+        """CreateMultipartUpload for ``key``; ``path`` is the file it will be known as."""
+        write_id = uuid.uuid4().hex
+        record = UploadRecord(write_id, "", "opening", key, path, time.time())
+        await transfers.journal.put(record)
+        # When this fails the record stays: the request may have taken effect although its answer was lost.
+        upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
+        record = await transfers.journal.change(record, upload_id=upload_id, state="open")
+        return cls(transfers, record, {})
+
+    @property
+    def key(self) -> str:
+        return self.record.key
+
+    @property
+    def size(self) -> int:
+        return sum(part.size for part in self.parts.values())
+
+    def start(self, number: int, payload: Payload, sent: Callable[[], None]) -> None:
+        """Send a part in the background; ``sent`` is called when its memory is free again, failed or not."""
+        self.in_flight += 1
+        self._transfers.spawn(self._send, number, payload, sent)
+
+    async def _send(self, number: int, payload: Payload, sent: Callable[[], None]) -> None:
+        scope = trio.CancelScope()
+        self._sending.add(scope)
+        try:
+            with scope:
+                if self.error is None:
+                    await self.send(number, payload)
+        except S3fsxError as e:
+            self.error = self.error or e
+        finally:
+            self._sending.discard(scope)
+            sent()
+            self.in_flight -= 1
+            self._moved.set()
+            self._moved = trio.Event()
+
+    async def send(self, number: int, payload: Payload) -> None:
+        """Send a part now; a number that was sent before is replaced."""
+        self.parts[number] = await self._store.upload_part(self.key, self.record.upload_id, number, payload)
+
+    async def room(self, limit: int) -> None:
+        """Until fewer than ``limit`` parts are in flight; raises what a part failed with."""
+        while self.in_flight >= limit and self.error is None:
+            await self._moved.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def wait(self) -> None:
+        """Until nothing is in flight; raises what a part failed with."""
+        while self.in_flight:
+            await self._moved.wait()
+        if self.error is not None:
+            raise self.error
+
+    async def copy_in(self, version: Version, length: int, piece: int = 0) -> int:
+        """Fill the upload with the first ``length`` bytes of a published version; the next free part number.
+
+        piece: exact part size where the store insists on equal parts (length is then a multiple of it).
+        """
+        if piece:
+            ranges = tuple((start, piece) for start in range(0, length, piece))
+        else:
+            ranges = copy_ranges(0, length, _COPY_PIECE)
+        await self._copy_ranges(version, ranges)
+        return len(ranges) + 1
+
+    async def _copy_ranges(self, version: Version, ranges: tuple[tuple[int, int], ...]) -> None:
+        numbered = iter(enumerate(ranges, 1))
+        failed: list[S3fsxError] = []
+
+        async def worker() -> None:
+            for number, (start, size) in numbered:
+                if failed:
+                    return
+                try:
+                    self.parts[number] = await self._store.copy_part(
+                        self.key, self.record.upload_id, number, version.key, start, size, etag=version.etag
+                    )
+                except S3fsxError as e:
+                    failed.append(e)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(_COPIES_AT_ONCE, len(ranges))):
+                nursery.start_soon(worker)
+        if failed:
+            raise failed[0]
+
+    async def settle(self, path: str) -> None:
+        """All parts are in the store: remember that, so that a crash keeps the file, unpublished, under ``path``."""
+        await self.wait()
+        parts = tuple(part for _, part in sorted(self.parts.items()))
+        self.record = await self._transfers.journal.change(
+            self.record, state="settled", path=path, size=self.size, parts=parts
+        )
+
+    async def finish(
+        self, path: str, size: int, *, only_if_absent: bool = False, keep_record: bool = False
+    ) -> ObjectInfo:
+        """Verify, complete, verify again: the object is ``size`` bytes under ``key`` when this returns.
+
+        path: what the file will be called if we crash in between. keep_record: the caller moves the object on to
+        another key and calls ``forget`` after that. Raises Corrupted, Changed (somebody else's
+        object is there instead of ours), Exists with only_if_absent.
+        """
+        await self.wait()
+        ours = [part for _, part in sorted(self.parts.items())]
+        if sum(part.size for part in ours) != size:
+            raise Corrupted(f"{self.key}: {sum(p.size for p in ours)} bytes in parts, {size} were written")
+        theirs = await self._store.list_parts(self.key, self.record.upload_id)
+        if difference := compare_parts(ours, theirs):
+            raise Corrupted(f"{self.key}: the store's parts differ from what was written: {difference}")
+        self.record = await self._transfers.journal.change(
+            self.record, state="publishing", path=path, size=size, parts=tuple(ours)
+        )
+        await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
+        info = await self.confirm()
+        if not keep_record:
+            await self.forget()
+        return info
+
+    async def forget(self) -> None:
+        """The journal need not know this upload any more."""
+        await self._transfers.journal.remove(self.record.write_id)
+
+    async def confirm(self) -> ObjectInfo:
+        """The object under our key is the one we completed, whole."""
+        info = await self._store.head(self.key)
+        if (info.metadata or {}).get(WRITE_ID) != self.record.write_id:
+            raise Changed(f"{self.key}: another writer replaced it at the same moment")
+        expected = composite_etag([part.etag for _, part in sorted(self.parts.items())])
+        if info.size != self.record.size or (expected and _is_composite(info.etag) and info.etag != expected):
+            await self._store.delete(self.key)  # it carries our write id: a wrong object must not look like a backup
+            raise Corrupted(
+                f"{self.key}: published with {info.size} bytes, ETag {info.etag}; {self.record.size} bytes, "
+                f"{expected} were written; removed again"
+            )
+        return info
+
+    async def abort(self) -> None:
+        """Stop sending and leave nothing behind. If the store cannot be reached the journal keeps it for later."""
+        self.error = self.error or UploadGone(f"{self.key}: upload aborted")
+        for scope in self._sending:
+            scope.cancel()
+        self.record = await self._transfers.journal.change(self.record, state="aborting")
+        while self.in_flight:  # a part that arrives after the abort would stay as an orphan
+            await self._moved.wait()
+        await abort_record(self._transfers, self.record)
+
+    def abort_later(self) -> None:
+        self._transfers.spawn(self._abort_quietly)
+
+    async def _abort_quietly(self) -> None:
+        try:
+            await self.abort()
+        except S3fsxError as e:
+            log.warning("%s: could not abort the upload now (%s); the next mount will", self.key, e)
+
+
+def _is_composite(etag: str) -> bool:
+    """Stores that encrypt or rewrite give ETags of other shapes; those say nothing about the content."""
+    digest, _, count = etag.partition("-")
+    return len(digest) == 32 and count.isdigit()
+
+
+async def abort_record(transfers: Transfers, record: UploadRecord) -> None:
+    await transfers.store.abort_upload(record.key, record.upload_id)
+    await transfers.journal.remove(record.write_id)
+
+
+async def copy_object(
+    transfers: Transfers, source: Version, target: str, path: str, metadata: Mapping[str, str] | None = None
+) -> ObjectInfo:
+    """Server-side copy of any size; metadata None keeps the source's. Above 5 GiB in parallel parts.
+
+    Raises Changed when the source is no longer the version we know.
+    """
+    store = transfers.store
+    if source.size <= MAX_COPY:
+        return await store.copy(source.key, target, etag=source.etag, metadata=metadata)
+    if metadata is None:
+        metadata = {k: v for k, v in ((await store.head(source.key)).metadata or {}).items() if k != WRITE_ID}
+    upload = await Upload.begin(transfers, target, path, metadata)
+    try:
+        await upload.copy_in(source, source.size)
+        return await upload.finish(path, source.size)
+    except (S3fsxError, trio.Cancelled):
+        upload.abort_later()
+        raise
