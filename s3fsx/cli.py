@@ -221,21 +221,19 @@ def _check(args: argparse.Namespace) -> int:
     from .probe import probe
     from .s3 import S3Store
 
+    address = f"s3://{settings.bucket}/{settings.prefix}"
+
     async def run() -> None:
         async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
-            await check(
-                store,
-                settings.prefix,
-                probe=partial(probe, store, settings.prefix),
-                write=sys.stdout.write,
-                read_only=settings.read_only,
-            )
+            probing = partial(probe, store, settings.prefix)
+            await check(store, settings.prefix, probe=probing, write=sys.stdout.write, read_only=settings.read_only)
 
-    sys.stdout.write(
-        f"s3://{settings.bucket}/{settings.prefix} at {settings.endpoint or 'Amazon S3 ' + settings.region}\n"
-    )
+    sys.stdout.write(f"{address} at {settings.endpoint or 'Amazon S3 ' + settings.region}\n")
     sys.stdout.flush()
-    trio.run(run)
+    try:
+        trio.run(run)
+    except S3fsxError as error:
+        raise S3fsxError(f"{address}: {error}") from error
     sys.stdout.write("OK\n")
     return EXIT_OK
 

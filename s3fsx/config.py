@@ -132,7 +132,7 @@ def _address(source: str) -> dict[str, object]:
 
 def _environment(env: Mapping[str, str]) -> _Layer:
     return [
-        (name.removeprefix(ENV_PREFIX), value, name)
+        (name.removeprefix(ENV_PREFIX).lower(), value, name)
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX) and not name.startswith(_NOT_SETTINGS)
     ]

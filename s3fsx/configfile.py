@@ -38,13 +38,15 @@ def read_file(path: str) -> ConfigFile:
         raise
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    with open(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ConfigError(f"{path}: not a regular file")
         if status.st_size > MAX_SIZE:
             raise ConfigError(f"{path}: larger than 1 MiB, so no configuration")
-        content = file.read(MAX_SIZE + 1)
+        content = os.read(descriptor, MAX_SIZE)
+    finally:
+        os.close(descriptor)
     try:
         text = content.decode()
     except UnicodeDecodeError:

@@ -297,6 +297,12 @@ class Settings:
     noexec: bool = setting(
         False, values.flag(), "files", "No program on the mount can be run; breaks hook scripts in snippets/."
     )
+    xattrs: bool = setting(
+        True,
+        values.flag(),
+        "files",
+        "Show key, ETag and storage class as user.s3fsx.* attributes. Off spares one request per write(2).",
+    )
     capacity: int = setting(
         PIB, values.size(GIB, EIB), "files", "Size that df and Proxmox show: S3 has none of its own."
     )
