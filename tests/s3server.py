@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -53,9 +53,17 @@ KINDS = {
 }
 
 
-def parse_request(line: str) -> tuple[str, Request]:
-    """(bucket, request) of one JSON line of RGW's operations log."""
-    entry = json.loads(line)
+def parse_log(text: str) -> Iterator[tuple[str, Request]]:
+    """(bucket, request) of each JSON object; two that ended at once may share a line, and leave an empty one behind."""
+    decoder = json.JSONDecoder()
+    position = text.find("{")
+    while position >= 0:
+        entry, end = decoder.raw_decode(text, position)
+        yield entry["bucket"], parse_request(entry)
+        position = text.find("{", end)
+
+
+def parse_request(entry: Mapping[str, Any]) -> Request:
     method, _, rest = entry["uri"].partition(" ")
     path, _, query = rest.removesuffix(" HTTP/1.1").partition("?")
     copied = any("HTTP_X_AMZ_COPY_SOURCE" in header for header in entry.get("http_x_headers", ()))
@@ -67,7 +75,7 @@ def parse_request(line: str) -> tuple[str, Request]:
     else:
         kind = KINDS.get(operation, operation)
     key = path.lstrip("/").partition("/")[2]  # as it was in the request line: percent-encoded
-    return entry["bucket"], Request(kind, key, int(entry["http_status"]), entry["bytes_sent"], entry["bytes_received"])
+    return Request(kind, key, int(entry["http_status"]), entry["bytes_sent"], entry["bytes_received"])
 
 
 @dataclass(frozen=True)
@@ -135,8 +143,8 @@ class S3Server:
         self._settle(bucket)
         with self._log().open("rb") as log:
             log.seek(mark.offset)
-            parsed = [parse_request(line.decode()) for line in log.read().splitlines()]
-        return [r for where, r in parsed if where == bucket and not r.key.startswith(SENTINEL)]
+            text = log.read().decode()
+        return [r for where, r in parse_log(text) if where == bucket and not r.key.startswith(SENTINEL)]
 
     def requests_since(self, mark: Mark, bucket: str) -> Counter[str]:
         """How many of each kind: ``KINDS`` and PUT, "PUT PART", "COPY PART", GET, HEAD. None is 0."""

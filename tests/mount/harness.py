@@ -130,7 +130,7 @@ class Mount:
     def umount(self) -> None:
         """An orderly end: umount(8) succeeds, the daemon publishes what it holds and exits with 0."""
         done = subprocess.run(["umount", str(self.path)], capture_output=True, text=True, timeout=30, check=False)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, f"{done.stderr}{self.output()}"
         assert self._wait(STOP_LIMIT) == 0, f"exit status {self.process and self.process.returncode}\n{self.output()}"
         self._forget()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.checklogs import LogWatch
-from tests.s3server import Request, parse_request
+from tests.s3server import Request, parse_log
 
 pytest_plugins = ["pytester"]
 # The inner runs share this process's logging; their warnings are theirs.
@@ -83,4 +83,5 @@ def test_log_files_count_from_where_they_were(tmp_path: Path) -> None:
 def test_a_line_of_the_request_log(operation: str, uri: str, headers: list[dict[str, str]], kind: str) -> None:
     entry = {"bucket": "b", "operation": operation, "uri": f"{uri} HTTP/1.1", "http_status": "200"}
     line = json.dumps({**entry, "bytes_sent": 3, "bytes_received": 4, "http_x_headers": headers})
-    assert parse_request(line) == ("b", Request(kind, "" if kind == "LIST" else "k", 200, 3, 4))
+    expected = ("b", Request(kind, "" if kind == "LIST" else "k", 200, 3, 4))
+    assert list(parse_log(f"{line}{line}\n\n{line}\n")) == [expected] * 3
