@@ -17,6 +17,7 @@ from typing import Any
 import trio
 
 from .attributes import Attributes, to_metadata
+from .content import WriteLimits
 from .errors import FileSystemError, S3fsxError
 from .layout import check_name
 from .listing import Listings
@@ -28,7 +29,7 @@ from .reader import Reader
 from .tempnames import is_temporary, predict
 from .tree import Directory, File
 from .upload import WRITE_ID, Transfers
-from .writer import WriteLimits, Writer
+from .writer import Writer
 
 log = logging.getLogger("s3fsx.files")
 
@@ -225,7 +226,7 @@ class Files:
                     self._listings.changed(parent, file.name)
             await self._discard(writer)
         elif writer.settled_at is not None:
-            writer.release_buffer()
+            writer.release_memory()
         else:
             self._publisher.finished(file)
 

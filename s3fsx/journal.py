@@ -148,7 +148,7 @@ class Journal:
                 "SELECT write_id, upload_id, state, key, path, created, size, parts FROM uploads ORDER BY created"
             ).fetchall()
         )
-        return [UploadRecord(*row[:7], parts=tuple(UploadedPart(*part) for part in json.loads(row[7]))) for row in rows]
+        return [UploadRecord(*columns) for *columns, _ in ((*row[:7], _parts(row[7]), 0) for row in rows)]
 
     def close(self) -> None:
         self._db.close()

@@ -17,6 +17,7 @@ from . import __version__, kernel
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
 from .config import to_s3_options
+from .content import WriteLimits
 from .endpoint import Endpoint
 from .errors import S3fsxError
 from .files import FilePolicy, Files
@@ -36,7 +37,6 @@ from .settings import Settings
 from .status import serve_status, socket_path
 from .tree import Tree
 from .upload import Transfers
-from .writer import WriteLimits
 
 log = logging.getLogger("s3fsx.mount")
 

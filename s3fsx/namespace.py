@@ -169,7 +169,7 @@ class Namespace:
             raise FileSystemError(errno.EBUSY, f"{path}: is being written")
         old = node.version
         writer = node.writer
-        if writer is not None and (await writer.commit(key, path) or await writer.put_as(key, path)):
+        if writer is not None and await writer.commit(key, path):
             await self._publisher.adopt(node)
             if old is not None:
                 await self._store.delete(old.key)

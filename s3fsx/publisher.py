@@ -55,7 +55,7 @@ class Publisher:
     def finished(self, file: File) -> None:
         """The writer has nothing unpublished and no handle: its memory goes back."""
         if file.writer is not None:
-            file.writer.release_buffer()
+            file.writer.release_memory()
             file.writer = None
 
     async def store_attributes(self, file: File) -> None:
