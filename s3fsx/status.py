@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import socket
 import time
@@ -19,8 +20,13 @@ import trio
 
 from .errors import ConfigError, S3fsxError
 
+log = logging.getLogger(__name__)
+
 MAX_DOCUMENT = 1 << 20
 MAX_CLIENTS = 8  # more wait in the listen queue
+BACKLOG = 128
+CONNECT_PAUSE = 0.02
+ACCEPT_PAUSE = 1.0
 CLIENT_DEADLINE = 5.0
 SUFFIX = ".sock"
 HASHED = "@"  # quote() escapes it, so that no mount point starts like this
@@ -76,11 +82,7 @@ async def serve_status(
                 task_status.started()
                 while True:
                     await limit.acquire_on_behalf_of(token := object())
-                    try:
-                        client, _ = await server.accept()
-                    except BaseException:
-                        limit.release_on_behalf_of(token)
-                        raise
+                    client = await _accepted(server)
                     nursery.start_soon(_answer, client, snapshot, limit, token)
     finally:
         with contextlib.suppress(OSError):
@@ -89,21 +91,40 @@ async def serve_status(
                 os.unlink(path)
 
 
+async def _accepted(server: trio.socket.SocketType) -> trio.socket.SocketType:
+    while True:
+        try:
+            return (await server.accept())[0]
+        except OSError as error:  # the client has gone already, or this process has no descriptor left
+            log.warning("status socket: %s", error.strerror)
+            await trio.sleep(ACCEPT_PAUSE)
+
+
 async def _answer(
     client: trio.socket.SocketType,
     snapshot: Callable[[], dict[str, object]],
     limit: trio.CapacityLimiter,
     token: object,
 ) -> None:
+    """One client. Nothing that goes wrong here may end the mount."""
     try:
         with client, trio.move_on_after(CLIENT_DEADLINE):
-            document = json.dumps(snapshot(), default=str).encode()
-            if len(document) > MAX_DOCUMENT:
-                document = json.dumps({"error": f"status of {len(document)} bytes is too long"}).encode()
-            with contextlib.suppress(OSError):
+            document = _document(snapshot)
+            with contextlib.suppress(trio.BrokenResourceError):
                 await trio.SocketStream(client).send_all(document)
     finally:
         limit.release_on_behalf_of(token)
+
+
+def _document(snapshot: Callable[[], dict[str, object]]) -> bytes:
+    try:
+        document = json.dumps(snapshot(), default=str).encode()
+    except Exception as error:
+        log.exception("the state cannot be told")
+        return json.dumps({"error": f"{type(error).__name__}: {error}"[:1000]}).encode()
+    if len(document) > MAX_DOCUMENT:
+        return json.dumps({"error": f"status of {len(document)} bytes is too long"}).encode()
+    return document
 
 
 def _listen(path: str) -> socket.socket:
@@ -122,7 +143,7 @@ def _listen(path: str) -> socket.socket:
         # Before listen() nobody gets through, whatever the mode is meanwhile.
         listener.bind(path)
         os.chmod(path, 0o600)
-        listener.listen(MAX_CLIENTS)
+        listener.listen(BACKLOG)
         listener.setblocking(False)
     except BaseException:
         listener.close()
@@ -137,8 +158,8 @@ def _alive(path: str) -> bool:
             probe.connect(path)
         except ConnectionRefusedError:
             return False
-        except TimeoutError:
-            return True
+        except (TimeoutError, BlockingIOError):
+            return True  # its queue is full
         return True
 
 
@@ -149,7 +170,14 @@ def read_status(path: str, timeout: float = 2.0) -> dict[str, object]:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             client.settimeout(timeout)
-            client.connect(path)
+            while True:
+                try:
+                    client.connect(path)
+                    break
+                except BlockingIOError:  # connect(2) to a full queue does not wait when there is a timeout
+                    if time.monotonic() > deadline:
+                        raise TimeoutError from None
+                    time.sleep(CONNECT_PAUSE)
             while len(received) <= MAX_DOCUMENT:
                 client.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = client.recv(65536)
@@ -160,7 +188,7 @@ def read_status(path: str, timeout: float = 2.0) -> dict[str, object]:
     except TimeoutError:
         raise S3fsxError(f"no answer within {timeout:g} s (the daemon hangs)") from None
     except (FileNotFoundError, ConnectionRefusedError):
-        raise S3fsxError("no s3fsx runs there") from None
+        raise S3fsxError("no daemon answers: it is dead, or was started with another runtime_dir") from None
     except OSError as error:
         raise S3fsxError(f"{path}: {error.strerror}") from None
     except ValueError:

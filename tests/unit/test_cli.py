@@ -1,0 +1,273 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from s3fsx import __version__, cli, launch, mountpoint
+from s3fsx.errors import AccessDenied, S3fsxError
+from s3fsx.settings import Settings
+from s3fsx.status import socket_path
+
+ROOT = Path(__file__).parents[2]
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Neither this machine's nor the caller's; returns the directory that counts instead of /etc/s3fsx."""
+    for name in list(os.environ):
+        if name.startswith("S3FSX_"):
+            monkeypatch.delenv(name)
+    directory = tmp_path / "etc"
+    directory.mkdir()
+    monkeypatch.setenv("S3FSX_CONFIG_DIR", str(directory))
+    monkeypatch.setattr(cli, "no_core_dumps", lambda: None)  # cannot be undone, and pytest goes on
+    return directory
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*arguments: str, command: Callable[..., int] = cli.main) -> tuple[int, str, str]:
+        try:
+            code = command(arguments)
+        except SystemExit as end:  # argparse
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings, str]]:
+    """Instead of mounting: what would have been mounted."""
+    calls: list[tuple[str, Settings, str]] = []
+
+    def note(how: str) -> Callable[..., int]:
+        def start(run: object, settings: Settings, path: str, *, debug: bool = False) -> int:
+            calls.append((how + (" debug" if debug else ""), settings, path))
+            return 0
+
+        return start
+
+    monkeypatch.setattr(launch, "foreground", note("foreground"))
+    monkeypatch.setattr(launch, "background", note("background"))
+    monkeypatch.setattr(mountpoint, "DEVICE", os.devnull)
+    return calls
+
+
+def test_version_and_help(run: Run) -> None:
+    assert run("--version") == (0, f"s3fsx {__version__}\n", "")
+    for command in ((), ("mount",), ("umount",), ("status",), ("check",), ("config",), ("config", "show")):
+        code, out, _ = run(*command, "--help")
+        assert code == 0
+        assert out.startswith(f"usage: s3fsx {' '.join(command)}".rstrip())
+    assert "examples:" in run("--help")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("mount",), ("nothing",), ("mount", "a", "b", "c"), ("umount", "/x", "--timeout", "x")]
+)
+def test_usage_errors(run: Run, arguments: tuple[str, ...]) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage: s3fsx" in err
+
+
+def test_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
+    assert run("mount", "s3://bucket/p", str(tmp_path), "-o", "ro,uid=5", "-o", "_netdev") == (0, "", "")
+    ((how, settings, path),) = launched
+    assert (how, path) == ("background", str(tmp_path))
+    assert (settings.bucket, settings.prefix, settings.read_only, settings.uid) == ("bucket", "p/", True, 5)
+
+
+def test_mount_in_the_foreground(
+    run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("mount", "s3://bucket", ".", "--foreground", "--debug", "--log-file", "log")[0] == 0
+    ((how, settings, path),) = launched
+    assert (how, path, settings.log_file) == ("foreground debug", str(tmp_path), str(tmp_path / "log"))
+
+
+def test_a_name_as_source(
+    run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path, no_configuration: Path
+) -> None:
+    (no_configuration / "pve1.toml").write_text('bucket = "from-file"\n')
+    assert run("mount", "pve1", str(tmp_path))[0] == 0
+    assert launched[0][1].bucket == "from-file"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("s3://bucket", "DIR/absent"), "s3fsx: DIR/absent: no such directory: mkdir -p DIR/absent\n"),
+        (("s3://bucket", "/proc"), "s3fsx: /proc: already a mountpoint (proc)\n"),
+        (
+            ("s3://bucket", "DIR", "-o", "prt_size=1"),
+            "s3fsx: -o: unknown setting 'prt_size'; did you mean 'part_size'?\n",
+        ),
+        (("nobody", "DIR"), "s3fsx: DIR/etc/nobody.toml: no such file; SOURCE is its NAME, or s3://BUCKET[/PREFIX]\n"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(
+    run: Run, launched: object, tmp_path: Path, arguments: tuple[str, ...], line: str
+) -> None:
+    given = (argument.replace("DIR", str(tmp_path)) for argument in arguments)
+    assert run("mount", *given) == (2, "", line.replace("DIR", str(tmp_path)))
+    assert launched == []
+
+
+def test_without_fuse_it_is_trouble_and_code_1(
+    run: Run, launched: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mountpoint, "DEVICE", f"{tmp_path}/fuse")
+    code, _, err = run("mount", "s3://bucket", str(tmp_path))
+    assert (code, err) == (1, f"s3fsx: {tmp_path}/fuse is missing: modprobe fuse (in a container: allow fuse for it)\n")
+    assert launched == []
+
+
+def test_a_mount_that_was_killed_half_way_is_taken_down(
+    run: Run, launched: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken_down: list[tuple[str, bool]] = []
+
+    def failed(*_: object, **__: object) -> int:
+        monkeypatch.setattr(mountpoint, "mounted", lambda: {str(tmp_path): mountpoint.FSTYPE})
+        return 1
+
+    monkeypatch.setattr(launch, "background", failed)
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy: taken_down.append((path, lazy)))
+    assert run("mount", "s3://bucket", str(tmp_path))[0] == 1
+    assert taken_down == [(str(tmp_path), True)]
+
+
+def test_the_helper_of_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
+    arguments = ("s3://bucket", str(tmp_path), "-s", "-n", "-t", "s3fsx", "-o", "rw,_netdev,umask=027")
+    assert run(*arguments, command=cli.mount_helper) == (0, "", "")
+    assert (launched[0][0], launched[0][1].umask) == ("background", 0o027)
+    assert run(*arguments, "-f", command=cli.mount_helper) == (0, "", "")
+    assert len(launched) == 1
+    code, _, err = run(*arguments, "-N", "1", command=cli.mount_helper)
+    assert (code, err) == (2, "s3fsx: -N is not supported: enter the namespace first, with nsenter\n")
+
+
+def test_config_show(run: Run, no_configuration: Path) -> None:
+    secret = no_configuration / "pve1.toml"
+    secret.write_text('bucket = "bbb"\naccess_key = "AK"\nsecret_key = "hunter2"\n')
+    secret.chmod(0o600)
+    code, out, err = run("config", "show", "pve1", "-o", "ro")
+    assert (code, err) == (0, "")
+    assert "hunter2" not in out
+    assert f"# {secret}" in out
+    assert run("config", "show")[0] == 0
+    secret.chmod(0o644)
+    code, out, err = run("config", "show", "pve1")
+    assert (code, out) == (2, "")
+    assert err == f"s3fsx: {secret}: holds keys but has mode 0644: chmod 600 {secret}\n"
+
+
+def test_status_of_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoint, "mounted", lambda: {"/": "ext4"})
+    option = f"runtime_dir={tmp_path}/run"
+    assert run("status", "-o", option) == (0, "no s3fsx mounts\n", "")
+    assert run("status", "--json", "-o", option) == (0, "{}\n", "")
+    assert run("status", "/nowhere", "-o", option) == (2, "", "s3fsx: /nowhere: no s3fsx mount\n")
+
+
+def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state: dict[str, object] = {"source": "s3://b/", "endpoint": {"down": False, "last": None}, "notes": [], "s": 1.5}
+    answers = {socket_path(str(tmp_path), "/mnt/a"): state}
+
+    def read_status(path: str) -> dict[str, object]:
+        if path not in answers:
+            raise S3fsxError("no s3fsx runs there")
+        return answers[path]
+
+    Path(socket_path(str(tmp_path), "/mnt/a")).touch()
+    monkeypatch.setattr(cli, "read_status", read_status)
+    monkeypatch.setattr(mountpoint, "mounted", lambda: {"/mnt/b": mountpoint.FSTYPE, "/": "ext4"})
+    code, out, _ = run("status", "--json", "-o", f"runtime_dir={tmp_path}")
+    assert code == 1  # one of them is dead
+    assert json.loads(out) == {"/mnt/a": state, "/mnt/b": {"error": "no s3fsx runs there"}}
+    code, out, _ = run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()] == [
+        ["/mnt/a"],
+        ["source", "s3://b/"],
+        ["endpoint"],
+        ["down", "no"],
+        ["last", "-"],
+        ["notes", "-"],
+        ["s", "1.5"],
+    ]
+
+
+def test_umount(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_end, write_end = os.pipe()  # readable, as a pidfd is, when the process has ended
+    done: list[object] = []
+    monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.dup(read_end))
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy: done.append((path, lazy)))
+    code, _, err = run("umount", str(tmp_path), "--timeout", "0.05")
+    assert code == 1
+    assert f"{tmp_path}: unmounted, but after 0 s its daemon is not done with the bucket" in err
+    assert run("umount", str(tmp_path), "--lazy", "--timeout", "0.05") == (0, "", "")
+    os.close(write_end)
+    assert run("umount", str(tmp_path)) == (0, "", "")
+    assert done == [(str(tmp_path), False), (str(tmp_path), True), (str(tmp_path), False)]
+    os.close(read_end)
+
+
+def test_umount_of_nothing(run: Run, tmp_path: Path) -> None:
+    assert run("umount", str(tmp_path)) == (2, "", f"s3fsx: {tmp_path}: not a mountpoint\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (AccessDenied("no\nentry"), 1, "s3fsx: no entry\n"),
+        (KeyError("x"), 1, "s3fsx: unexpected KeyError: 'x' (a bug; --debug shows where)\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_no_traceback_reaches_the_user(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    def broken(*_: object, **__: object) -> object:
+        raise error
+
+    monkeypatch.setattr("s3fsx.config.load", broken)
+    assert run("config", "show") == (code, "", line)
+    assert ("Traceback" in run("config", "show", "--debug")[2]) == (code == 1)
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    """`s3fsx config show | head -1`"""
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -m s3fsx config show | head -c 1', sys.executable],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "S3FSX_CONFIG_DIR": "/nonexistent"},
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("#", "")
+
+
+def test_nothing_heavy_is_imported_before_the_fork() -> None:
+    program = "import sys, s3fsx.cli; print({'boto3', 'botocore', 'pyfuse3', 'diskcache'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert done.stdout == "set()\n"

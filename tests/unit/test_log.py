@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import io
+import logging
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from s3fsx import log
+
+LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d (?P<rest>.*)$")
+
+
+@pytest.fixture(autouse=True)
+def same_logging_afterwards() -> Iterator[None]:
+    """setup() replaces the root's handlers: pytest's own must come back."""
+    root = logging.getLogger()
+    handlers, level, errors = root.handlers[:], root.level, logging.raiseExceptions
+    for handler in handlers:
+        root.removeHandler(handler)  # so that setup() does not close them
+    yield
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level)
+    logging.raiseExceptions = errors
+    logging.captureWarnings(False)
+
+
+def lines(path: Path) -> list[str]:
+    found = []
+    for line in path.read_text().splitlines():
+        match = LINE.match(line)
+        found.append(match["rest"] if match else line)
+    return found
+
+
+def test_lines_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log.setup("info", str(path))
+    logging.getLogger("s3fsx.writer").info("part %d", 3)
+    logging.getLogger("s3fsx.writer").debug("not this")
+    logging.getLogger("botocore.auth").info("nor this")
+    logging.getLogger("other.lib").warning("two\nlines")
+    assert lines(path) == ["INFO writer: part 3", r"WARNING other.lib: two\nlines"]
+
+
+def test_a_moved_file_is_opened_again(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    log.setup("info", str(path))
+    logging.getLogger("s3fsx.a").info("one")
+    path.rename(tmp_path / "log.1")
+    logging.getLogger("s3fsx.a").info("two")
+    assert lines(path) == ["INFO a: two"]
+
+
+def failing() -> None:
+    try:
+        raise RuntimeError("deep\nreason")
+    except RuntimeError:
+        logging.getLogger("s3fsx.a").exception("it failed")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_sees_a_traceback_only_with_debug(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    log.setup("info", foreground=True)
+    failing()
+    (line,) = terminal.getvalue().splitlines()
+    assert LINE.match(line)
+    assert line.endswith(r"ERROR a: it failed (RuntimeError: deep\nreason)")
+    log.setup("info", foreground=True, debug=True)
+    failing()
+    assert "Traceback" in terminal.getvalue()
+
+
+def test_a_log_file_keeps_tracebacks(tmp_path: Path) -> None:
+    log.setup("info", str(tmp_path / "log"))
+    failing()
+    assert "Traceback" in (tmp_path / "log").read_text()
+
+
+def test_without_a_system_log_lines_are_lost_without_harm(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(log, "SYSLOG", "/nonexistent/log")
+    log.setup("info")
+    logging.getLogger("s3fsx.a").error("gone")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(tmp_path / "log"))
+        server.settimeout(5)
+        monkeypatch.setattr(log, "SYSLOG", str(tmp_path / "log"))
+        log.setup("info")
+        logging.getLogger("s3fsx.a").warning("hello")
+        # <28>: facility daemon (3 * 8) and severity warning (4), syslog(3)
+        assert server.recv(1000).rstrip(b"\0") == b"<28>s3fsx: WARNING a: hello"
+
+
+def test_a_file_that_cannot_be_opened() -> None:
+    with pytest.raises(OSError, match="No such file"):
+        log.setup("info", "/nonexistent/directory/log")
