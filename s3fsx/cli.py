@@ -221,14 +221,14 @@ def _check(args: argparse.Namespace) -> int:
     from .probe import probe
     from .s3 import S3Store
 
-    address = f"s3://{settings.bucket}/{settings.prefix}"
+    address = launch.address(settings)
 
     async def run() -> None:
         async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
             probing = partial(probe, store, settings.prefix)
             await check(store, settings.prefix, probe=probing, write=sys.stdout.write, read_only=settings.read_only)
 
-    sys.stdout.write(f"{address} at {settings.endpoint or 'Amazon S3 ' + settings.region}\n")
+    sys.stdout.write(f"{address}\n")
     sys.stdout.flush()
     try:
         trio.run(run)

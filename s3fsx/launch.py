@@ -14,7 +14,7 @@ import trio
 
 from . import daemon, log
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
-from .errors import ConfigError, S3fsxError
+from .errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -102,9 +102,12 @@ def _run(
     except BaseException as error:
         known = expected(error)
         code = EXIT_INPUT if isinstance(known, ConfigError) else EXIT_TROUBLE
+        message = describe(error)
+        if isinstance(known, StoreError | EndpointDown | DeadlineExceeded):
+            message = f"{address(settings)}: {message}"
         if settings.log_file or not foreground or known is None or debug:  # else failed() is the log as well
-            logger.error("%s", describe(error), exc_info=None if known and not debug else error)
-        failed(describe(error), code)
+            logger.error("%s", message, exc_info=None if known and not debug else error)
+        failed(message, code)
         return code
     if not answered:
         failed("ended by a signal before it was mounted", EXIT_TROUBLE)
@@ -134,6 +137,11 @@ async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatu
                 continue  # the terminal that a foreground mount was started from has gone; a mount outlives it
             logger.info("%s: unmounting", signal.Signals(number).name)
             scope.cancel()
+
+
+def address(settings: Settings) -> str:
+    """Which bucket, and where."""
+    return f"s3://{settings.bucket}/{settings.prefix} at {settings.endpoint or 'Amazon S3 ' + settings.region}"
 
 
 def expected(error: BaseException) -> S3fsxError | None:

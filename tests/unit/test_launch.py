@@ -68,7 +68,7 @@ if what == "silent":
 if what == "badlog":
     settings = Settings(log_file="/nonexistent/x")
 else:
-    settings = Settings(log_file=os.path.join(directory, "log"))
+    settings = Settings(bucket="b", endpoint="http://e", log_file=os.path.join(directory, "log"))
 sys.exit(launch.background(lambda: run, settings, "/mnt/x"))
 """
 
@@ -134,7 +134,7 @@ def test_a_daemon_stays_after_the_command_and_sigterm_unmounts(mounted: int, tmp
 @pytest.mark.parametrize(
     ("what", "code", "printed"),
     [
-        ("denied", 1, "s3fsx: the key is unknown\n"),
+        ("denied", 1, "s3fsx: s3://b/ at http://e: the key is unknown\n"),
         ("input", 2, "s3fsx: prefix: no\n"),
         ("bug", 1, "s3fsx: unexpected KeyError: 'oops' (a bug; --debug shows where)\n"),
         ("dies", 1, "s3fsx: the daemon ended without a word; see the log\n"),
