@@ -56,6 +56,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings, str]]
 
         return start
 
+    monkeypatch.setattr(cli, "_run_mount", lambda: None)
     monkeypatch.setattr(launch, "foreground", note("foreground"))
     monkeypatch.setattr(launch, "background", note("background"))
     monkeypatch.setattr(mountpoint, "DEVICE", os.devnull)
