@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 import pyfuse3
 
 from .attributes import KEPT_BITS, Attributes
-from .errors import FileSystemError, S3fsxError
+from .errors import EndpointDown, FileSystemError, S3fsxError
 from .files import Files, Handle
 from .layout import check_name
 from .listing import Listings
@@ -100,6 +100,9 @@ class FileSystem(pyfuse3.Operations):
         """One line per error, the same one at most once in ten seconds: an outage must not fill the disk with log."""
         self.errors += 1
         text = f"{what}: {error}"
+        if isinstance(error, EndpointDown):  # that it is down was said once, by the endpoint
+            log.debug("%s", text)
+            return
         now = self._now()
         if text != self._last_report[0] or now - self._last_report[1] > 10:
             self._last_report = (text, now)

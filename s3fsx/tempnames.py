@@ -7,7 +7,8 @@ only costs: the file is then published under its own name and copied at the rena
 Two families:
 
 * vzdump writes next to its target, with the target's *last* extension replaced by ``.dat``
-  (PVE/VZDump.pm, ``$task->{tmptar}``). The lost extension is read off the first bytes.
+  (PVE/VZDump.pm, ``$task->{tmptar}``). The lost extension is read off the first bytes; where these say nothing
+  the likeliest is guessed (zstd is the default compression), because guessing nothing would cost the same copy.
 * PVE's downloads (``N.tmp_dwnl.PID``, ``N.tmp_dcom.PID``, ``N.tmp.PID``; PVE/Tools.pm, PVE/File.pm) and
   everybody else's ``N.tmp`` say their final name themselves.
 """
@@ -35,27 +36,30 @@ def is_temporary(name: str) -> bool:
 
 def needs_head(name: str) -> bool:
     """True when ``predict`` has to see the file's first bytes (HEAD_BYTES of them, or all if it is shorter)."""
-    return name.startswith("vzdump-") and name.endswith(".dat")
+    return name.endswith((".vma.dat", ".tar.dat")) or (name.startswith("vzdump-") and name.endswith(".dat"))
 
 
 def predict(name: str, head: bytes) -> str | None:
     """The final name of the temporary ``name``, in the same directory.
 
-    None when it is not a temporary name or ``head`` does not tell (unknown format, or fewer bytes than
-    ``HEAD_BYTES`` and not enough of them).
+    None when it is not a temporary name, or neither ``head`` nor the name tells.
     """
     if not needs_head(name):
         return _download(name)
     stem = name.removesuffix(".dat")
     if stem.endswith((".vma", ".tar")):
-        extension = _compression(head)
+        extension = _compression(head) or ".zst"
     elif head.startswith(b"VMA\0"):
         extension = ".vma"
     elif head[257:262] == b"ustar":  # POSIX and GNU tar alike; a pax or long-name header first has it too
         extension = ".tar"
+    elif name.startswith("vzdump-qemu-"):
+        extension = ".vma"
+    elif name.startswith(("vzdump-lxc-", "vzdump-openvz-")):
+        extension = ".tar"
     else:
-        extension = None
-    return None if extension is None else stem + extension
+        return None
+    return stem + extension
 
 
 def _compression(head: bytes) -> str | None:

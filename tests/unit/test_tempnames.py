@@ -57,22 +57,27 @@ def test_predicted(name: str, head: bytes, final: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "head"),
+    ("name", "head", "final"),
     [
-        (f"{VM}.vma.dat", b""),
-        (f"{VM}.vma.dat", ZSTD[:3]),
-        (f"{VM}.vma.dat", VMA),  # uncompressed has the name X.dat
-        (f"{VM}.vma.dat", b"\x4f\x2a\x4d\x18"),
-        (f"{VM}.dat", ZSTD),
-        (f"{VM}.dat", b"VMA"),
-        (f"{CT}.dat", bytes(512)),
-        (f"{CT}.dat", tar_head("a", tarfile.GNU_FORMAT)[:261]),
+        (f"{VM}.vma.dat", b"", f"{VM}.vma.zst"),
+        (f"{VM}.vma.dat", ZSTD[:3], f"{VM}.vma.zst"),
+        (f"{VM}.vma.dat", VMA, f"{VM}.vma.zst"),
+        (f"{CT}.tar.dat", b"\x4f\x2a\x4d\x18", f"{CT}.tar.zst"),
+        ("X.vma.dat", bytes(512), "X.vma.zst"),
+        (f"{VM}.dat", ZSTD, f"{VM}.vma"),
+        (f"{VM}.dat", b"VMA", f"{VM}.vma"),
+        (f"{CT}.dat", bytes(512), f"{CT}.tar"),
+        (f"{CT}.dat", tar_head("a", tarfile.GNU_FORMAT)[:261], f"{CT}.tar"),
     ],
 )
-def test_temporary_but_not_predictable(name: str, head: bytes) -> None:
-    assert is_temporary(name)
+def test_guessed_where_the_bytes_say_nothing(name: str, head: bytes, final: str) -> None:
     assert needs_head(name)
-    assert predict(name, head) is None
+    assert predict(name, head) == final
+
+
+def test_temporary_but_not_predictable() -> None:
+    assert is_temporary("vzdump-x.dat")
+    assert predict("vzdump-x.dat", bytes(512)) is None
 
 
 @pytest.mark.parametrize(
