@@ -83,10 +83,15 @@ def test_daemon_mounts_shows_its_status_and_unmounts(attempt: Attempt) -> None:
     (attempt.directory / "snippets/x").write_text("x")
     variables = {**attempt.environment, "S3FSX_RUNTIME_DIR": str(attempt.options["runtime_dir"])}
     status = subprocess.run(
-        [*COMMAND, "status", "--json"], capture_output=True, text=True, env=variables, timeout=30, check=False
+        [*COMMAND, "status", "--json", str(attempt.directory)],
+        capture_output=True,
+        text=True,
+        env=variables,
+        timeout=30,
+        check=False,
     )
     assert status.returncode == 0, status
-    assert str(attempt.directory) in json.dumps(json.loads(status.stdout))
+    assert json.loads(status.stdout)[str(attempt.directory)]["pid"] > 0
     done = subprocess.run(
         [*COMMAND, "umount", str(attempt.directory)],
         capture_output=True,
@@ -145,8 +150,9 @@ def test_an_endpoint_that_says_nothing(attempt: Attempt) -> None:
 
 
 def test_busy_mountpoint(mount: Mount, attempt: Attempt) -> None:
-    attempt.directory = mount.path
+    own, attempt.directory = attempt.directory, mount.path
     done = attempt.mount()
+    attempt.directory = own  # or the fixture would detach the other's
     assert done.returncode != 0
     assert len(done.stderr.strip().splitlines()) == 1
     assert str(mount.path) in done.stderr
