@@ -161,8 +161,11 @@ class Endpoint:
         return False
 
     async def _pause(self, seconds: float, *, until_down: bool) -> None:
+        if not until_down:
+            await trio.sleep(seconds)
+            return
         with trio.move_on_after(seconds):
-            await (self._opened.wait() if until_down else trio.sleep_forever())
+            await self._opened.wait()
 
     def _note(self, error: Exception) -> None:
         self.errors[type(error).__name__] += 1

@@ -32,6 +32,7 @@ from .errors import (
     NotSupported,
     Rejected,
     S3fsxError,
+    ServerFault,
     UploadGone,
 )
 from .objects import LIST_LIMIT, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
@@ -129,7 +130,12 @@ class S3Store:
         params = self._make.upload(key, upload_id)
         while True:
             work = _call("list_parts", params, s3answers.parts)
-            page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
+            try:
+                page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
+            except BucketMissing:
+                raise
+            except NotFound as error:
+                raise UploadGone(str(error)) from None  # Ceph RGW 16 says NoSuchKey
             parts += page
             if not more:
                 return tuple(parts)
@@ -137,7 +143,7 @@ class S3Store:
 
     async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
         uploads: list[UploadInfo] = []
-        params = self._make.listing(prefix)
+        params = self._make.uploads(prefix)
         while True:
             work = _call("list_multipart_uploads", params, s3answers.uploads)
             what = f"LIST UPLOADS {prefix}"
@@ -224,7 +230,7 @@ class S3Store:
         if only_if_absent and self.capabilities.conditional_complete:
             params["IfNoneMatch"] = "*"
         try:
-            work = _call("complete_multipart_upload", params, _nothing)
+            work = partial(_complete, params, self._make.upload(key, upload_id))
             await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work)
         except (Changed, UploadGone) as error:
             size, write_id = sum(part.size for part in parts), self._write_ids.get(upload_id)
@@ -312,6 +318,21 @@ class S3Store:
 
 def _call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
     return lambda client: parse(getattr(client, method)(**params))
+
+
+def _complete(params: Params, upload: Params, client: Any) -> None:
+    """Ceph RGW 16 answers 500 for ever when the upload is not there; so after a 500, see whether it is."""
+    try:
+        client.complete_multipart_upload(**params)
+    except botocore.exceptions.ClientError as error:
+        if not isinstance(_failure("", error), ServerFault):
+            raise
+        try:
+            client.list_parts(**upload, MaxParts=1)
+        except botocore.exceptions.ClientError as missing:
+            if isinstance(_failure("", missing), (NotFound, UploadGone)):
+                raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
+        raise
 
 
 def _nothing(_: Params) -> None:

@@ -99,17 +99,13 @@ def _part(entry: Mapping[str, Any], number: int, size: int) -> UploadedPart:
 
 def uploads(answer: Mapping[str, Any]) -> tuple[list[UploadInfo], dict[str, str]]:
     """One page of ListMultipartUploads, and the parameters of the next (empty: the last)."""
-    decode = decoder(answer)
     found = [
-        UploadInfo(decode(entry["Key"]), entry["UploadId"], entry["Initiated"].timestamp())
+        UploadInfo(entry["Key"], entry["UploadId"], entry["Initiated"].timestamp())
         for entry in answer.get("Uploads", ())
     ]
     if not answer.get("IsTruncated"):
         return found, {}
-    return found, {
-        "KeyMarker": decode(answer.get("NextKeyMarker", "")),
-        "UploadIdMarker": answer.get("NextUploadIdMarker", ""),
-    }
+    return found, {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
 
 
 def check_range(answer: Mapping[str, Any], what: str, start: int, length: int, etag: str) -> None:

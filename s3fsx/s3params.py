@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import TooLarge
+from .errors import Rejected, TooLarge
 from .objects import MAX_PARTS, UploadedPart
 from .s3body import crc32_header
 from .s3options import S3Options
@@ -43,22 +43,26 @@ class ParamMaker:
     def new_object(self, metadata: Mapping[str, str] | None) -> Params:
         return self._new | ({"Metadata": dict(metadata)} if metadata else {})
 
-    def listing(self, prefix: str) -> Params:
+    def page(self, prefix: str, delimiter: str, token: str | None, limit: int) -> Params:
         # URL encoding, because XML 1.0 cannot carry control characters. Set here and not by botocore, so that
         # the decoding is ours (s3answers.decoder) in every version.
-        return {"Bucket": self._bucket, "Prefix": prefix, "EncodingType": "url"}
-
-    def page(self, prefix: str, delimiter: str, token: str | None, limit: int) -> Params:
-        params = self.listing(prefix) | {"MaxKeys": limit}
+        params = {"Bucket": self._bucket, "Prefix": prefix, "MaxKeys": limit, "EncodingType": "url"}
         params |= {"Delimiter": delimiter} if delimiter else {}
         return params | ({"ContinuationToken": token} if token else {})
+
+    def uploads(self, prefix: str) -> Params:
+        # Without URL encoding: Ceph RGW 16 encodes these, but its answer does not say so, as one that ignores it.
+        return {"Bucket": self._bucket, "Prefix": prefix}
 
     def range(self, key: str, start: int, length: int, etag: str) -> Params:
         params = self.target(key) | {"Range": f"bytes={start}-{start + length - 1}"}
         return params | ({"IfMatch": f'"{etag}"'} if etag else {})
 
     def complete(self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, checksums: bool) -> Params:
-        """checksums: the upload was created for CRC32, so Amazon wants every part's again."""
+        """checksums: the upload was created for CRC32, so Amazon wants every part's again. Raises Rejected."""
+        numbers = [part.number for part in parts]
+        if not parts or numbers != sorted(set(numbers)):
+            raise Rejected(f"COMPLETE {key}: parts missing or out of order")  # Ceph RGW 16 would sort them itself
         entries: list[Params] = []
         for part in parts:
             entries.append({"PartNumber": part.number, "ETag": f'"{part.etag}"'})

@@ -1,0 +1,66 @@
+"""One store fixture for the whole suite: the fake, moto and a real Ceph RGW, each with a bucket of its own."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from s3fsx.endpoint import Endpoint
+from s3fsx.objects import Capabilities, Store
+from s3fsx.probe import probe
+from s3fsx.s3 import S3Store
+from s3fsx.s3options import S3Options
+from tests.fakestore import FakeStore
+from tests.s3server import S3Server
+
+KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw)]
+
+
+def options(server: S3Server, bucket: str, **changes: Any) -> S3Options:
+    given: dict[str, Any] = {
+        "bucket": bucket,
+        "endpoint": server.endpoint,
+        "region": server.region,
+        "access_key": server.access_key,
+        "secret_key": server.secret_key,
+    }
+    return S3Options(**(given | changes))
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a real store's objects are, to look at them from outside."""
+
+    server: S3Server
+    bucket: str
+
+    def store(self, capabilities: Capabilities | None = None, **changes: Any) -> S3Store:
+        return S3Store(options(self.server, self.bucket, **changes), Endpoint(), capabilities)
+
+
+@pytest.fixture(params=["moto", pytest.param("rgw", marks=pytest.mark.rgw)])
+def place(request: pytest.FixtureRequest) -> Place:
+    server: S3Server = request.getfixturevalue(request.param)
+    return Place(server, server.make_bucket("contract"))
+
+
+_probed: dict[str, Capabilities] = {}  # per kind of server, for the session
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    if request.param == "fake":
+        yield FakeStore()
+        return
+    server: S3Server = request.getfixturevalue(request.param)
+    bucket = server.make_bucket("contract")
+    async with contextlib.AsyncExitStack() as stack:
+        real = await stack.enter_async_context(S3Store(options(server, bucket), Endpoint()))
+        if server.name not in _probed:
+            _probed[server.name] = await probe(real, "")
+        real.capabilities = _probed[server.name]
+        yield real
