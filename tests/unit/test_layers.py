@@ -23,7 +23,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3", "cache", "journal", "status",
     ),
-    "L2 domain": ("upload", "writer", "tree", "reader", "listing", "publisher", "namespace", "files"),
+    "L2 domain": (
+        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+    ),
     "L3 kernel": ("mountpoint", "kernel", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
 }
