@@ -331,3 +331,11 @@ class Files:
                 log.info("%s: published under its temporary name, no rename came", file.path)
             except S3fsxError as e:
                 log.warning("%s: could not be published under its temporary name: %s", file.path, e)
+
+    async def abandon_unfinished(self) -> None:
+        """The mount ends: streams nobody finished never returned success, so nothing of them stays in the bucket."""
+        for file in self._tree.files():
+            writer = file.writer
+            if writer is not None and writer.dirty and writer.settled_at is None:
+                log.warning("%s: was still being written at the unmount; not published", file.path)
+                await self._discard(writer)

@@ -120,6 +120,8 @@ class FileSystem(pyfuse3.Operations):
         node = self._node(ino)
         if not isinstance(node, Directory):
             raise FileSystemError(errno.ENOTDIR, f"{node.path}: not a directory")
+        if not node.reachable:
+            raise FileSystemError(errno.ENOENT, f"{node.path}: was removed")
         return node
 
     def _file(self, ino: int) -> File:

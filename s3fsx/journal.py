@@ -59,6 +59,10 @@ class UploadRecord:
     parts: tuple[UploadedPart, ...] = ()
 
 
+class JournalInUse(ConfigError):
+    """Another mount of this machine holds the lock."""
+
+
 class JournalError(S3fsxError):
     """The state directory cannot be written; nothing new may be begun."""
 
@@ -87,7 +91,7 @@ class Journal:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             os.close(lock_fd)
-            raise ConfigError(
+            raise JournalInUse(
                 f"{directory} is in use by another s3fsx mount of the same bucket and prefix on this machine; "
                 "unmount that one, or give this one its own state_dir"
             ) from None

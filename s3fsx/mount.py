@@ -22,7 +22,7 @@ from .endpoint import Endpoint
 from .errors import S3fsxError
 from .files import FilePolicy, Files
 from .fuse import FileSystem, KernelPolicy
-from .journal import Journal
+from .journal import Journal, JournalInUse
 from .layout import Layout
 from .listing import ListingPolicy, Listings
 from .memory import Budget
@@ -43,6 +43,9 @@ log = logging.getLogger("s3fsx.mount")
 # Requests the loop serves at once. Every one that waits for S3 holds a task, and statfs must still find one.
 _TASKS = 1000
 _IDLE_TASKS = 8
+# Seconds that requests under way get to end after SIGTERM, within systemd's 90.
+_DRAIN = 30.0
+_LOCK_TRIES = 20
 # Nodes kept that the kernel does not hold, about 0.5 KiB each.
 _NODES = 200_000
 
@@ -174,14 +177,37 @@ def _fuse_options(settings: Settings) -> set[str]:
 
 
 async def run(settings: Settings, mountpoint: str, *, ready: Callable[[], None]) -> None:
-    """Mount, serve until unmounted, leave nothing unpublished behind. Cancelled, it unmounts in an orderly way.
+    """Mount, serve until unmounted, leave nothing unpublished behind.
 
-    Raises S3fsxError with a one-line message when mounting fails; calls ready once the kernel's mount answers.
+    Cancelled, it goes on until what had returned success is in the bucket, then unmounts. Raises S3fsxError with a
+    one-line message when mounting fails; calls ready once the kernel's mount answers.
     """
+    stop = trio.Event()
+    failed: list[Exception] = []
+    async with trio.open_nursery() as outer:
+        outer.start_soon(_set_when_cancelled, stop)
+        with trio.CancelScope(shield=True):  # the work ends by ``stop``, in its own order
+            try:
+                await _work(settings, mountpoint, ready, stop)
+            except Exception as e:
+                failed.append(e)  # out of the nursery, which would wrap it into a group
+        outer.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+
+
+async def _set_when_cancelled(stop: trio.Event) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
+
+
+async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], stop: trio.Event) -> None:
     name = identity(settings)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
-        journal = Journal.open(os.path.join(settings.state_dir, name))
+        journal = await _open_journal(os.path.join(settings.state_dir, name))
         stack.callback(journal.close)
         cache = MetadataCache(os.path.join(settings.cache_dir, name), settings.cache_size)
         stack.callback(cache.close)
@@ -195,21 +221,29 @@ async def run(settings: Settings, mountpoint: str, *, ready: Callable[[], None])
             store.capabilities.integrity,
             "yes" if store.capabilities.conditional_put else "no: two nodes writing one name are not told apart",
         )
-        failed: list[BaseException] = []
+        failed: list[Exception] = []
         async with trio.open_nursery() as background:
             mount = Mount(settings, store, journal, cache, _guarded(background))
-            if not settings.read_only:
-                await mount.recovery.run()
             try:
-                await _serve(mount, mountpoint, ready, background)
+                if not settings.read_only:
+                    await mount.recovery.run()
+                await _serve(mount, mountpoint, ready, background, stop)
             except Exception as e:
-                failed.append(e)  # out of the nursery, which would wrap it into a group
-            finally:
-                with trio.CancelScope(shield=True):
-                    await cache.flush()
+                failed.append(e)
+            await cache.flush()
             background.cancel_scope.cancel()
         if failed:
             raise failed[0]
+
+
+async def _open_journal(directory: str) -> Journal:
+    """A mount that was just unmounted may still be publishing: its lock is waited for, not long."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            return Journal.open(directory)
+        except JournalInUse:
+            await trio.sleep(0.5)
+    return Journal.open(directory)
 
 
 def _guarded(nursery: trio.Nursery) -> Callable[..., Any]:
@@ -224,34 +258,51 @@ def _guarded(nursery: trio.Nursery) -> Callable[..., Any]:
     return lambda task, *args: nursery.start_soon(guarded, task, *args)
 
 
-async def _serve(mount: Mount, mountpoint: str, ready: Callable[[], None], background: trio.Nursery) -> None:
+async def _serve(
+    mount: Mount, mountpoint: str, ready: Callable[[], None], background: trio.Nursery, stop: trio.Event
+) -> None:
     settings = mount.settings
     try:
         pyfuse3.init(mount.fuse, mountpoint, _fuse_options(settings))
     except RuntimeError as e:
         raise S3fsxError(f"{mountpoint}: cannot be mounted ({e}); the lines above say why") from None
+    ended = trio.Event()
+    requests = trio.CancelScope()
     try:
+        background.start_soon(_loop, requests, ended)
         await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), mount.snapshot)
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
         background.start_soon(mount.cache.run)
-        async with trio.open_nursery() as loop:
-            loop.start_soon(_loop)
-            await kernel.tune(mountpoint)
-            ready()
-            await trio.sleep_forever()
-    except* _Unmounted:
-        pass
+        await kernel.tune(mountpoint)
+        ready()
+        await _first(stop, ended)
+        # After a signal requests are still served meanwhile; after an unmount there are none any more.
+        await mount.files.publish_waiting(-1.0)
     finally:
-        with trio.CancelScope(shield=True):
-            await mount.files.publish_waiting(-1.0)
-            pyfuse3.close(unmount=True)
+        if not ended.is_set():
+            pyfuse3.terminate()
+            with trio.move_on_after(_DRAIN):  # requests that were read are finished, new ones are not read
+                await ended.wait()
+            requests.cancel()
+        pyfuse3.close(unmount=True)
+        await mount.files.abandon_unfinished()
 
 
-class _Unmounted(Exception):
-    """The kernel's side is gone."""
+async def _first(*events: trio.Event) -> None:
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
-async def _loop() -> None:
-    await pyfuse3.main(_IDLE_TASKS, _TASKS)
-    raise _Unmounted
+async def _loop(scope: trio.CancelScope, ended: trio.Event) -> None:
+    try:
+        with scope:
+            await pyfuse3.main(_IDLE_TASKS, _TASKS)
+    finally:
+        ended.set()

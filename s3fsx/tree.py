@@ -31,6 +31,16 @@ class Node:
         self.handles = 0
 
     @property
+    def reachable(self) -> bool:
+        """The name leads here: it is the root, or its parent, which is reachable, has it under its name."""
+        node: Node = self
+        while node.parent is not None:
+            if node.parent.children.get(node.name) is not node:
+                return False
+            node = node.parent
+        return node.ino == ROOT
+
+    @property
     def path(self) -> str:
         """Relative to the mount, "" for the root. Of an unlinked node: the last name it had."""
         names = []
@@ -129,7 +139,9 @@ class Tree:
             del parent.children[node.name]
         if isinstance(node, File):
             node.unlinked = True
-        else:
+        elif isinstance(node, Directory):
+            for child in list(node.children.values()):
+                self.detach(child)
             node.parent = None
         self._drop_if_unused(node)
 

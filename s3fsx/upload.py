@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from .errors import Changed, Corrupted, S3fsxError, UploadGone
+from .errors import Changed, Corrupted, S3fsxError, StoreError, Transient, UploadGone
 from .journal import Journal, UploadRecord
 from .objects import MAX_COPY, ObjectInfo, Payload, Store, UploadedPart
 from .parts import compare_parts, composite_etag, copy_ranges
@@ -56,8 +56,12 @@ class Upload:
         write_id = uuid.uuid4().hex
         record = UploadRecord(write_id, "", "opening", key, path, time.time())
         await transfers.journal.put(record)
-        # When this fails the record stays: the request may have taken effect although its answer was lost.
-        upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
+        try:
+            upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
+        except StoreError as e:
+            if not isinstance(e, Transient):  # else it may have taken effect although its answer was lost
+                await transfers.journal.remove(write_id)
+            raise
         record = await transfers.journal.change(record, upload_id=upload_id, state="open")
         return cls(transfers, record, {})
 

@@ -24,6 +24,9 @@ from .parts import PartSchedule
 from .upload import WRITE_ID, Transfers, Upload, copy_object
 from .version import Version
 
+# Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.
+_ABORT = 10.0
+
 
 class Writer:
     """base: the published version, None for none yet. settled_at: trio's clock when it was settled, else None.
@@ -248,4 +251,7 @@ class Writer:
             self.error = self.error or Changed(f"{self._destination.path}: was deleted")
             self.release_memory()
         if upload is not None:
-            await upload.abort()
+            with trio.move_on_after(_ABORT) as scope:
+                await upload.abort()
+            if scope.cancelled_caught:
+                upload.abort_later()
