@@ -346,7 +346,8 @@ def _failure(what: str, error: Exception) -> S3fsxError:
         wait = seconds_to_wait(meta.get("HTTPHeaders", {}).get("retry-after"))
         code, message = said.get("Code") or "", said.get("Message") or ""
         return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
-    return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(error))
+    cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
+    return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
 
 
 def _make_client(options: S3Options, name: str) -> Any:

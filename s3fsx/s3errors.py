@@ -104,6 +104,9 @@ _HINTS = {
 }
 _LOCKED = re.compile(r"object[ -]?lock|\bWORM\b|legal hold|retention", re.IGNORECASE)
 
+_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:?\s*")  # urllib3 puts these into its texts
+_WHERE = re.compile(r"\w+\(host='([^']*)', port=(\w+)\)")
+
 # Exception classes by name, the most special first, and what to say before their text.
 _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
     ("NoCredentialsError", AccessDenied, "no credentials found: set access_key and secret_key"),
@@ -167,7 +170,7 @@ def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:
 
     kinds: the exception's class names, its own first, then its bases'. reason: its text.
     """
-    reason = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>:?\s*|\w+\([^()]*\bobject at 0x[^()]*\):?\s*", "", reason)
+    reason = _WHERE.sub(r"\1:\2", _OBJECT.sub("", reason))
     for name, kind, lead in _FAILURES:
         if name not in kinds:
             continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -20,15 +20,14 @@ from tests.s3server import S3Server
 KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw)]
 
 
-def options(server: S3Server, bucket: str, **changes: Any) -> S3Options:
-    given: dict[str, Any] = {
-        "bucket": bucket,
-        "endpoint": server.endpoint,
-        "region": server.region,
-        "access_key": server.access_key,
-        "secret_key": server.secret_key,
-    }
-    return S3Options(**(given | changes))
+def options(server: S3Server, bucket: str) -> S3Options:
+    return S3Options(
+        bucket=bucket,
+        endpoint=server.endpoint,
+        region=server.region,
+        access_key=server.access_key,
+        secret_key=server.secret_key,
+    )
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Place:
     bucket: str
 
     def store(self, capabilities: Capabilities | None = None, **changes: Any) -> S3Store:
-        return S3Store(options(self.server, self.bucket, **changes), Endpoint(), capabilities)
+        return S3Store(replace(options(self.server, self.bucket), **changes), Endpoint(), capabilities)
 
 
 @pytest.fixture(params=["moto", pytest.param("rgw", marks=pytest.mark.rgw)])

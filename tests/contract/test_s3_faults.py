@@ -1,0 +1,379 @@
+"""What S3Store makes of lost answers, bad bytes, refusals and silence."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import trio
+
+from s3fsx.endpoint import Endpoint
+from s3fsx.errors import (
+    AccessDenied,
+    BucketMissing,
+    ConnectionFailed,
+    Corrupted,
+    DeadlineExceeded,
+    EndpointDown,
+    Exists,
+    NotFound,
+    S3fsxError,
+    StoreError,
+    UploadGone,
+)
+from s3fsx.objects import MIN_PART, Capabilities, Payload
+from s3fsx.probe import probe
+from s3fsx.s3 import WRITE_ID, S3Store
+from s3fsx.s3body import Body
+from s3fsx.s3options import S3Options
+
+from .conftest import Place
+
+ALL = Capabilities("etag", conditional_put=True)
+
+
+def on_call(
+    store: S3Store, client: str, method: str, hook: Callable[[Callable[..., Any], dict[str, Any]], Any]
+) -> None:
+    """The next call of a boto method goes to hook(method, parameters), the ones after it as always."""
+    target = store._requests.client(client)
+    original = getattr(target, method)
+
+    def once(**params: Any) -> Any:
+        setattr(target, method, original)
+        return hook(original, params)
+
+    setattr(target, method, once)
+
+
+def lose_answer(call: Callable[..., Any], params: dict[str, Any]) -> None:
+    call(**params)
+    raise ConnectionResetError("answer lost")
+
+
+# Failed after the effect.
+
+
+async def test_a_conditional_put_whose_answer_was_lost_has_succeeded(place: Place) -> None:
+    async with place.store(ALL) as store:
+        on_call(store, "unsigned", "put_object", lose_answer)
+        made = await store.put("k", Payload.of(b"mine"), metadata={WRITE_ID: "1"}, only_if_absent=True)
+        assert store.requests["PutObject"] == 2
+        assert await store.head("k") == made
+
+
+async def test_a_conditional_put_that_somebody_else_won_has_not(place: Place) -> None:
+    def somebody_else(call: Callable[..., Any], params: dict[str, Any]) -> None:
+        call(**(params | {"Body": b"them", "Metadata": {WRITE_ID: "2"}}))
+        raise ConnectionResetError("answer lost")
+
+    async with place.store(ALL) as store:
+        on_call(store, "unsigned", "put_object", somebody_else)
+        with pytest.raises(Exists):
+            await store.put("k", Payload.of(b"mine"), metadata={WRITE_ID: "1"}, only_if_absent=True)
+        assert await store.get_range("k", 0, 4, etag="") == b"them"
+
+
+async def test_a_complete_whose_answer_was_lost_has_succeeded(place: Place) -> None:
+    async with place.store() as store:
+        upload = await store.create_upload("k", metadata={WRITE_ID: "1"})
+        part = await store.upload_part("k", upload, 1, Payload.of(b"mine"))
+        on_call(store, "slow", "complete_multipart_upload", lose_answer)
+        await store.complete_upload("k", upload, [part])
+        assert (await store.head("k")).size == 4
+
+
+@pytest.mark.expect_log("werkzeug: Error on request", optional=True)  # moto: a KeyError for an upload that is gone
+async def test_a_complete_after_a_restart_knows_its_object_by_the_parts(place: Place) -> None:
+    async with place.store() as store:
+        upload = await store.create_upload("k", metadata={WRITE_ID: "1"})
+        part = await store.upload_part("k", upload, 1, Payload.of(b"mine"))
+        await store.complete_upload("k", upload, [part])
+    async with place.store() as restarted:
+        await restarted.complete_upload("k", upload, [part])
+        other = await restarted.create_upload("k", metadata={})
+        theirs = await restarted.upload_part("k", other, 1, Payload.of(b"them"))
+        await restarted.complete_upload("k", other, [theirs])
+    async with place.store() as late:
+        with pytest.raises(UploadGone):
+            await late.complete_upload("k", upload, [part])
+
+
+async def test_a_lost_answer_to_the_rest(place: Place) -> None:
+    async with place.store() as store:
+        source = await store.put("s", Payload.of(b"body"), metadata={})
+        on_call(store, "unsigned", "put_object", lose_answer)
+        await store.put("k", Payload.of(b"1"), metadata={})
+        on_call(store, "slow", "copy_object", lose_answer)
+        assert (await store.copy("s", "t", etag=source.etag)).size == 4
+        on_call(store, "metadata", "delete_object", lose_answer)
+        await store.delete("k")
+        upload = await store.create_upload("u", metadata={})
+        on_call(store, "unsigned", "upload_part", lose_answer)
+        await store.upload_part("u", upload, 1, Payload.of(b"1"))
+        assert len(await store.list_parts("u", upload)) == 1
+        on_call(store, "metadata", "abort_multipart_upload", lose_answer)
+        await store.abort_upload("u", upload)
+        assert await store.list_uploads("") == ()
+
+
+# Bytes that arrive wrong.
+
+
+def corrupt(call: Callable[..., Any], params: dict[str, Any]) -> Any:
+    return call(**(params | {"Body": Body(Payload.of(b"BROKEN"))}))
+
+
+@pytest.mark.expect_log("arrived with MD5 .* sending it again")
+async def test_a_part_that_arrives_wrong_is_sent_again(place: Place) -> None:
+    async with place.store(Capabilities("etag")) as store:
+        upload = await store.create_upload("k", metadata={})
+        on_call(store, "unsigned", "upload_part", corrupt)
+        part = await store.upload_part("k", upload, 1, Payload.of(b"broken"))
+        await store.complete_upload("k", upload, [part])
+        assert await store.get_range("k", 0, 6, etag="") == b"broken"
+
+
+@pytest.mark.expect_log("arrived with MD5 .* sending it again")
+async def test_a_part_that_never_arrives_right_is_an_error(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with place.store(Capabilities("etag")) as store:
+        upload = await store.create_upload("k", metadata={})
+        client = store._requests.client("unsigned")
+        right = client.upload_part
+        monkeypatch.setattr(client, "upload_part", lambda **params: corrupt(right, params), raising=False)
+        with pytest.raises(Corrupted):
+            await store.upload_part("k", upload, 1, Payload.of(b"broken"))
+        assert store.requests["UploadPart"] == 3
+        await store.abort_upload("k", upload)
+
+
+@pytest.mark.rgw
+async def test_with_sha256_the_store_itself_refuses_what_differs(rgw: Any) -> None:
+    async with Place(rgw, rgw.make_bucket()).store(Capabilities("sha256")) as store:
+        assert await store.refuses_wrong("sha256", "k")
+        with pytest.raises(NotFound):
+            await store.head("k")
+        assert not await store.refuses_wrong("crc32", "k")
+
+
+# What the probe finds out.
+
+
+EXPECTED = {
+    "rgw": Capabilities("sha256", conditional_put=True, conditional_complete=False, part_copy=True),
+    "moto": Capabilities("etag", conditional_put=True, conditional_complete=True, part_copy=True),
+}
+
+
+async def test_the_probe_tells_the_truth_and_leaves_nothing(place: Place) -> None:
+    async with place.store() as store:
+        found = await probe(store, "pre/")
+        assert found == store.capabilities == EXPECTED[place.server.name]
+        assert store.requests.total() <= 14
+        assert (await store.list_page("", delimiter="")).objects == ()
+        assert await store.list_uploads("") == ()
+
+
+async def test_with_kms_an_etag_proves_nothing(place: Place) -> None:
+    if place.server.name == "rgw":
+        pytest.skip("RGW verifies SHA-256 and needs no ETag")
+    async with place.store(sse="aws:kms") as store:
+        found = await probe(store, "")
+        assert found.integrity == "sha256"
+        assert "not verified" in found.notes[0]
+
+
+@pytest.mark.parametrize("method", ["put_object", "create_multipart_upload", "upload_part_copy"])
+async def test_a_probe_that_fails_cleans_up(place: Place, method: str) -> None:
+    client = {"put_object": "unsigned", "create_multipart_upload": "metadata", "upload_part_copy": "slow"}[method]
+
+    def deny(call: Callable[..., Any], params: dict[str, Any]) -> None:
+        raise AccessDenied("no")
+
+    async with place.store() as store:
+        on_call(store, client, method, deny)
+        with pytest.raises(AccessDenied):
+            await probe(store, "")
+        assert store.capabilities == Capabilities()
+        assert (await store.list_page("", delimiter="")).objects == ()
+        assert await store.list_uploads("") == ()
+
+
+async def test_the_ping_is_one_request(place: Place) -> None:
+    async with place.store() as store:
+        await store.ping()
+        assert store.requests == {"ListObjectsV2": 1}
+        assert store.endpoint.requests == 0
+
+
+# Refusals.
+
+
+@contextmanager
+def one_clear_line(kind: type[S3fsxError], *words: str) -> Iterator[None]:
+    with pytest.raises(kind) as caught:
+        yield
+    text = str(caught.value)
+    assert "\n" not in text
+    assert "testsecret" not in text
+    for word in words:
+        assert word.lower() in text.lower()
+
+
+async def test_no_bucket(place: Place) -> None:
+    async with place.store(bucket="no-such-bucket-here") as store:
+        with one_clear_line(BucketMissing, "LIST", "404 NoSuchBucket"):
+            await store.list_page("")
+        with pytest.raises(BucketMissing):
+            await store.abort_upload("k", "x")
+
+
+@pytest.mark.rgw
+async def test_bad_credentials(rgw: Any) -> None:
+    here = Place(rgw, rgw.make_bucket())
+    async with here.store(secret_key="wrong" * 8) as store:
+        with one_clear_line(AccessDenied, "SignatureDoesNotMatch", "secret key"):
+            await store.list_page("")
+    async with here.store(access_key="NOSUCHKEY") as store:
+        with one_clear_line(AccessDenied, "InvalidAccessKeyId", "access key"):
+            await store.list_page("")
+    async with here.store(access_key=rgw.alt_access_key, secret_key=rgw.alt_secret_key) as store:
+        with one_clear_line(AccessDenied, "403"):
+            await store.put("k", Payload.of(b"x"), metadata={})
+        with one_clear_line(AccessDenied, "403"):
+            await probe(store, "")
+        assert not store.down
+
+
+def unreachable(**changes: Any) -> S3Store:
+    given = S3Options("b", access_key="a", secret_key="testsecret", connect_timeout=0.3, read_timeout=0.3)
+    return S3Store(replace(given, metadata_deadline=1.0, read_deadline=1.0, **changes), Endpoint("it"))
+
+
+async def test_nobody_listens() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        async with unreachable(endpoint=f"http://127.0.0.1:{closed.getsockname()[1]}", attempts=2) as store:
+            with one_clear_line(ConnectionFailed, "HEAD k", "cannot connect", "refused"):
+                await store.head("k")
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """Accepts, reads nothing and says nothing."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.expect_log("it is down")
+async def test_silence_ends_by_the_deadline_and_opens_the_breaker() -> None:
+    with silent_server() as url:
+        async with unreachable(endpoint=url, read_timeout=30.0) as store:
+            start = time.monotonic()
+            with one_clear_line(DeadlineExceeded, "GET k", "within 1 s"):
+                await store.get_range("k", 0, 1, etag="")
+            assert time.monotonic() - start < 2
+            assert store.down
+            start = time.monotonic()
+            with pytest.raises(EndpointDown):
+                await store.list_page("")
+            assert time.monotonic() - start < 0.5
+
+
+@pytest.mark.expect_log("it is down", optional=True)
+async def test_a_part_into_silence_ends_by_the_socket_and_by_cancellation() -> None:
+    with silent_server() as url:
+        body = Payload.of(bytes(64 << 20))
+        async with unreachable(endpoint=url, write_deadline=0.1, connect_timeout=0.5) as store:
+            start = time.monotonic()
+            with pytest.raises(DeadlineExceeded):
+                await store.upload_part("k", "u", 1, body)
+            assert time.monotonic() - start < 3
+        async with unreachable(endpoint=url, write_deadline=60.0, connect_timeout=1.0) as store:
+            start = time.monotonic()
+            with trio.move_on_after(0.2):
+                await store.upload_part("k", "u", 1, body)
+            assert time.monotonic() - start < 3  # one blocked send, not the rest of the body
+
+
+async def test_something_that_is_not_s3() -> None:
+    async def serve(stream: trio.SocketStream) -> None:
+        await stream.receive_some(4096)
+        await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nConnection: close\r\n\r\nhello <xml")
+
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        async with unreachable(endpoint=f"http://127.0.0.1:{port}", attempts=1) as store:
+            with one_clear_line(StoreError, "LIST"):
+                await store.list_page("")
+            with one_clear_line(StoreError, "GET k", "ignores Range"):
+                await store.get_range("k", 5, 4, etag="")
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_answer_cut_short_is_asked_for_again(place: Place) -> None:
+    class Short:
+        def __init__(self, body: Any) -> None:
+            self.body = body
+
+        def read(self) -> bytes:
+            data: bytes = self.body.read()
+            return data[:-1]
+
+        def close(self) -> None:
+            self.body.close()
+
+    def cut(call: Callable[..., Any], params: dict[str, Any]) -> Any:
+        answer = call(**params)
+        return answer | {"Body": Short(answer["Body"])}
+
+    async with place.store() as store:
+        info = await store.put("k", Payload.of(b"0123456789"), metadata={})
+        on_call(store, "unsigned", "get_object", cut)
+        assert await store.get_range("k", 0, 10, etag=info.etag) == b"0123456789"
+        assert store.requests["GetObject"] == 2
+
+
+# Threads.
+
+
+async def test_data_does_not_starve_metadata(place: Place) -> None:
+    release = threading.Event()
+
+    def wait(call: Callable[..., Any], params: dict[str, Any]) -> Any:
+        release.wait(20)
+        return call(**params)
+
+    async with place.store(max_uploads=1, max_downloads=1) as store, trio.open_nursery() as nursery:
+        await store.put("k", Payload.of(b"1"), metadata={})
+        on_call(store, "unsigned", "put_object", wait)
+        nursery.start_soon(lambda: store.put("slow", Payload.of(b"1"), metadata={}))
+        await trio.sleep(0.05)
+        with trio.fail_after(5):
+            assert (await store.head("k")).size == 1
+            assert await store.get_range("k", 0, 1, etag="") == b"1"
+        release.set()
+
+
+async def test_parts_in_parallel(place: Place) -> None:
+    async with place.store(max_uploads=3) as store:
+        upload = await store.create_upload("k", metadata={})
+        bodies = [Payload.of(bytes([n]) * MIN_PART) for n in range(6)]
+        async with trio.open_nursery() as nursery:
+            for number, body in enumerate(bodies, 1):
+                nursery.start_soon(store.upload_part, "k", upload, number, body)
+        parts = await store.list_parts("k", upload)
+        assert len(parts) == 6
+        await store.complete_upload("k", upload, parts)
+        for n in range(6):
+            assert await store.get_range("k", n * MIN_PART, 2, etag="") == bytes([n]) * 2
