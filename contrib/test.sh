@@ -6,50 +6,34 @@
 set -eu
 
 cd "$(dirname "$0")/.."
-PYTHON=${PYTHON:-python3}
-# A compiler and headers for pyfuse3, the programs that Proxmox runs on a storage, and Ceph RGW to test against.
-PACKAGES="fuse3 libfuse3-dev pkg-config gcc python3 python3-dev python3-venv
-    perl attr openssl qemu-utils lzop pigz zstd tar gzip mount
-    radosgw ceph-mon ceph-osd python3-rados"
-
 say() { printf '\n== %s\n' "$*"; }
 fail() {
     printf 'test.sh: %s\n' "$*" >&2
     exit 1
 }
+. contrib/setup.sh
+
+# Besides what building needs: the programs that Proxmox runs on a storage, and Ceph RGW to test against.
+PACKAGES="$BUILD_PACKAGES perl attr openssl qemu-utils lzop pigz zstd tar gzip
+    radosgw ceph-mon ceph-osd python3-rados"
 
 [ "${1:-}" != -- ] || shift
-[ "$(id -u)" = 0 ] || fail "must run as root: the tests mount file systems (sudo sh contrib/test.sh)"
+need_root contrib/test.sh
 
-missing=
-for package in $PACKAGES; do
-    case $(dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null) in
-    ii*) ;;
-    *) missing="$missing $package" ;;
-    esac
-done
+# shellcheck disable=SC2086 # a list
+missing=$(missing_packages $PACKAGES)
 # Only makes RGW faster; it has another package name in Debian 13, which provides this one.
 ls /usr/lib/*/libtcmalloc_minimal.so.4 >/dev/null 2>&1 || missing="$missing libtcmalloc-minimal4"
 if [ -n "$missing" ]; then
-    say "installing:$missing"
-    export DEBIAN_FRONTEND=noninteractive
-    apt-get update -q
+    say "installing: $missing"
     # shellcheck disable=SC2086 # a list
-    apt-get install -y -q --no-install-recommends $missing || fail "apt-get could not install:$missing"
+    install_packages $missing
 fi
-
-[ -e /dev/fuse ] || modprobe fuse 2>/dev/null || true
-[ -e /dev/fuse ] || fail "/dev/fuse is missing: load the fuse module (in a container: give it the device)"
-"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-    fail "$PYTHON is $("$PYTHON" -V 2>&1), 3.11 or later is needed (PYTHON=/usr/bin/python3.11 sh contrib/test.sh)"
-
-key=$({ "$PYTHON" -c 'import sys; print(sys.version, sys.executable)'; pwd; cat pyproject.toml; } | sha256sum)
-if [ "$(cat .venv/key 2>/dev/null)" != "$key" ]; then
+need_fuse
+need_python contrib/test.sh
+if ! venv_ready test; then
     say "virtual environment with $("$PYTHON" -V)"
-    rm -rf .venv
-    "$PYTHON" -m venv .venv
-    .venv/bin/python -m pip install -q --retries 10 --disable-pip-version-check -e '.[test]'
-    printf '%s\n' "$key" >.venv/key
+    make_venv test
 fi
 
 say "ruff"
