@@ -19,6 +19,7 @@ from typing import Any, TypeVar, cast
 
 import pyfuse3
 
+from . import replies
 from .attributes import KEPT_BITS, Attributes
 from .errors import EndpointDown, FileSystemError, S3fsxError
 from .files import Files, Handle
@@ -31,7 +32,6 @@ log = logging.getLogger("s3fsx.fuse")
 
 F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
-_BLOCK = 4096
 _USAGE_EVERY = 60.0
 _QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY})
 
@@ -143,33 +143,13 @@ class FileSystem(pyfuse3.Operations):
         return number
 
     def _entry(self, node: Node) -> pyfuse3.EntryAttributes:
-        entry = pyfuse3.EntryAttributes()
-        entry.st_ino = node.ino
-        entry.generation = 0
-        attrs = node.attrs
         life = self._policy.attr_ttl
         if isinstance(node, File):
-            size = node.size
-            entry.st_mode = stat.S_IFREG | attrs.mode
-            entry.st_nlink = 0 if node.unlinked else 1
-            entry.st_size = size
-            entry.st_blocks = -(-size // 512)
             if node.writer is not None or node.parent is None:
                 life = 0
             else:
                 life = min(life, self._listings.sealed_for(node.parent))
-        else:
-            entry.st_mode = stat.S_IFDIR | attrs.mode
-            entry.st_nlink = 2
-            entry.st_size = 0
-            entry.st_blocks = 0
-        entry.entry_timeout = entry.attr_timeout = life
-        entry.st_uid = attrs.uid
-        entry.st_gid = attrs.gid
-        entry.st_rdev = 0
-        entry.st_blksize = 1 << 20
-        entry.st_atime_ns = entry.st_ctime_ns = entry.st_mtime_ns = attrs.mtime_ns
-        return entry
+        return replies.entry(node, life)
 
     def _shown(self, node: Node) -> pyfuse3.EntryAttributes:
         """An answer that the kernel will have to forget again."""
@@ -194,10 +174,7 @@ class FileSystem(pyfuse3.Operations):
         life = min(self._policy.attr_ttl, self._listings.sealed_for(parent))
         if life <= 0:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        nothing = pyfuse3.EntryAttributes()  # st_ino 0: the kernel remembers the absence
-        nothing.st_ino = 0
-        nothing.entry_timeout = life
-        return nothing
+        return replies.absence(life)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for ino, count in inode_list:
@@ -385,14 +362,7 @@ class FileSystem(pyfuse3.Operations):
     @_operation
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """f_blocks = 0 is what Proxmox reads as "storage inactive": the truth while the endpoint is down."""
-        data = pyfuse3.StatvfsData()
-        blocks = 0 if self._listings.store.down else self._policy.capacity // _BLOCK
-        data.f_bsize = data.f_frsize = _BLOCK
-        data.f_blocks = blocks
-        data.f_bfree = data.f_bavail = max(0, blocks - self._used() // _BLOCK) if blocks else 0
-        data.f_files = data.f_ffree = data.f_favail = 1 << 31
-        data.f_namemax = 255
-        return data
+        return replies.statvfs(0 if self._listings.store.down else self._policy.capacity, self._used())
 
     def _used(self) -> int:
         """Bytes in the directories listed so far; S3 has no cheaper answer than a full listing."""
@@ -409,25 +379,14 @@ class FileSystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOSYS)
         if not name.startswith(b"user."):  # asked before every write(2): security.capability
             raise pyfuse3.FUSEError(errno.ENODATA)
-        value = self._xattrs(self._node(inode)).get(bytes(name))
+        value = replies.xattrs(self._node(inode)).get(bytes(name))
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value.encode()
 
     @_operation
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return list(self._xattrs(self._node(inode))) if self._policy.xattrs else []
-
-    @staticmethod
-    def _xattrs(node: Node) -> dict[bytes, str]:
-        version = node.version if isinstance(node, File) else None
-        if version is None:
-            return {}
-        return {
-            b"user.s3fsx.key": version.key,
-            b"user.s3fsx.etag": version.etag,
-            b"user.s3fsx.storage_class": version.storage_class,
-        }
+        return list(replies.xattrs(self._node(inode))) if self._policy.xattrs else []
 
     @_operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
