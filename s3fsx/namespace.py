@@ -123,19 +123,22 @@ class Namespace:
 
     async def _remove(self, node: File) -> None:
         """The object, then what is unpublished of it: the other way round an error would lose both."""
+        known = node.writer.base if node.writer is not None else None
         if node.version is not None:
             await self._store.delete(node.version.key)
         self._tree.detach(node)
-        await self._drop_content(node)
+        late = await self._drop_content(node)
+        if late is not None and late is not known:
+            await self._store.delete(late.key)  # it was being published while we deleted the object
 
-    async def _drop_content(self, node: File) -> None:
+    async def _drop_content(self, node: File) -> Version | None:
+        """Forget what is unpublished; the version that its writer published last."""
         writer, node.writer = node.writer, None
         node.failed = None
-        if writer is not None:
-            known = writer.base
-            await writer.discard()
-            if writer.base is not None and writer.base is not known:
-                await self._store.delete(writer.base.key)  # it was being published when we deleted the object
+        if writer is None:
+            return None
+        await writer.discard()
+        return writer.base
 
     async def rename(
         self, parent: Directory, name: str, new_parent: Directory, new_name: str, *, no_replace: bool = False
@@ -165,8 +168,10 @@ class Namespace:
         if node.failed is not None:
             failed, node.failed = node.failed, None
             raise failed
-        if target is not None and target.handles and target.writer is not None:
-            raise FileSystemError(errno.EBUSY, f"{path}: is being written")
+        if target is not None and target.writer is not None:
+            if target.writer.dirty and target.writers:
+                raise FileSystemError(errno.EBUSY, f"{path}: is being written")
+            await self._drop_content(target)  # first: its publication must not land on top of ours
         old = node.version
         writer = node.writer
         if writer is not None and await writer.commit(key, path):
@@ -184,8 +189,6 @@ class Namespace:
             await self._store.delete(source)
             version.update(info)
             self._listings.learned(node, info)
-        if target is not None:
-            await self._drop_content(target)
 
     async def _copy(self, version: Version, key: str, path: str) -> ObjectInfo:
         try:
