@@ -19,6 +19,9 @@ pytestmark = pytest.mark.mount
 LARGEST = 2 << 20
 OPERATIONS = 250
 NAMES = ["a", "b", "c.tmp", "d/e"]
+KINDS = (
+    "open create trunc append write write write read read ftruncate truncate fsync close close rename unlink size"
+).split()
 
 
 def outcome(action: Callable[[], object]) -> object:
@@ -45,10 +48,11 @@ class Side:
 
         return outcome(action)
 
-    def close(self, name: str) -> None:
+    def close(self, name: str) -> bool:
         fd = self.open_files.pop(name, None)
         if fd is not None:
             os.close(fd)
+        return fd is not None
 
     def on_fd(self, name: str, action: Callable[[int], object]) -> object:
         fd = self.open_files.get(name)
@@ -72,10 +76,7 @@ def step(rng: random.Random) -> tuple[str, Callable[[Side], object]]:
     offset, size = rng.randrange(LARGEST), rng.choice([0, 1, 511, 4096, 70_000, 300_000])
     size = min(size, LARGEST - offset)
     data = rng.randbytes(size)
-    kind = rng.choice(
-        ["open", "create", "trunc", "append", "write", "write", "write", "read", "read", "ftruncate", "truncate"]
-        + ["fsync", "close", "close", "rename", "unlink", "size"]
-    )
+    kind = rng.choice(KINDS)
     actions: dict[str, Callable[[Side], object]] = {
         "open": lambda side: side.open(name, os.O_RDWR),
         "create": lambda side: side.open(name, os.O_RDWR | os.O_CREAT),
