@@ -19,9 +19,25 @@ pytestmark = pytest.mark.mount
 LARGEST = 2 << 20
 OPERATIONS = 250
 NAMES = ["a", "b", "c.tmp", "d/e"]
-KINDS = (
-    "open create trunc append write write write read read ftruncate truncate fsync close close rename unlink size"
-).split()
+KINDS = [
+    "open",
+    "create",
+    "trunc",
+    "append",
+    "write",
+    "write",
+    "write",
+    "read",
+    "read",
+    "ftruncate",
+    "truncate",
+    "fsync",
+    "close",
+    "close",
+    "rename",
+    "unlink",
+    "size",
+]
 
 
 def outcome(action: Callable[[], object]) -> object:
