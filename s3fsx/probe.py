@@ -93,7 +93,8 @@ async def _multipart(store: S3Store, key: str, found: Capabilities) -> Capabilit
         except _REFUSED:
             conditional = False
     finally:
-        with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+        with trio.move_on_after(CLEANUP_LIMIT) as scope:
+            scope.shield = True
             await store.abort_upload(key, upload_id)
     return replace(found, part_copy=part_copy, conditional_complete=conditional)
 
@@ -106,7 +107,8 @@ async def _first_part(store: S3Store, key: str, upload_id: str) -> tuple[bool, U
 
 
 async def _clean(store: S3Store, key: str) -> None:
-    with trio.move_on_after(CLEANUP_LIMIT, shield=True):
+    with trio.move_on_after(CLEANUP_LIMIT) as scope:
+        scope.shield = True
         try:
             await store.delete(key)
         except S3fsxError:

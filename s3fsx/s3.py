@@ -21,7 +21,7 @@ import botocore.handlers
 import trio
 
 from . import __version__, s3answers
-from .endpoint import Endpoint
+from .endpoint import PROBE_LIMIT, Endpoint
 from .errors import (
     BucketMissing,
     Changed,
@@ -351,11 +351,12 @@ def _failure(what: str, error: Exception) -> S3fsxError:
 
 
 def _make_client(options: S3Options, name: str) -> Any:
-    """name: "metadata", "slow" (copies and completes, which the store answers late), "signed", "unsigned"."""
+    """name: "metadata", "ping", "slow" (copies and completes, which the store answers late), "signed", "unsigned"."""
     custom = bool(options.endpoint) and "amazonaws.com" not in options.endpoint
     style = options.addressing if options.addressing != "auto" else "path" if custom else "auto"
     read_timeout = {
         "metadata": min(options.read_timeout, options.metadata_deadline),
+        "ping": min(options.read_timeout, PROBE_LIMIT),
         "slow": max(options.read_timeout, options.write_deadline),
     }.get(name, options.read_timeout)
     wanted: dict[str, Any] = {

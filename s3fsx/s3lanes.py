@@ -88,7 +88,7 @@ class Lanes:
         self.publish = Lane("slow", publishing, write, None, through_outage=True, queued=True)
         self.copy = Lane("slow", copies, write, attempts, queued=True)
         self.copy_part = Lane("slow", copies, write, None, through_outage=True, queued=True)
-        self.ping = Lane("metadata", trio.CapacityLimiter(1), short, 1, abandon=True)
+        self.ping = Lane("ping", trio.CapacityLimiter(1), short, 1, abandon=True)
 
 
 class Requests:
