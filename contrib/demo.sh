@@ -80,21 +80,32 @@ server_pid() {
     tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "demo_s3.py serve $DEMO_DIR " && echo "$pid"
 }
 
-# tear_down: prints nothing when it works; otherwise the reason, and returns 1.
+# tear_down: removes the run in DEMO_DIR. Prints nothing when it works, else the reason, and returns 1.
 tear_down() {
-    [ -e "$DEMO_DIR/.s3fsx-demo" ] || return 0
-    if is_mounted; then
-        { s3fsx umount --timeout 90 "$DEMO_MOUNT" || { [ "${1:-}" = force ] && umount -l "$DEMO_MOUNT"; }; } 2>"$DEMO_DIR/umount.log" ||
-            { cat "$DEMO_DIR/umount.log"; return 1; }
+    if is_mounted && ! s3fsx umount --timeout 90 "$DEMO_MOUNT" 2>"$DEMO_DIR/umount.said"; then
+        cat "$DEMO_DIR/umount.said"
+        return 1
     fi
+    end_server
+    [ ! -e "$DEMO_DIR/made-mountpoint" ] || rmdir "$DEMO_MOUNT" 2>/dev/null || true
+    rm -rf --one-file-system "$DEMO_DIR"
+}
+# give_up: the same for a run that failed. Nobody waits for what could still be published.
+give_up() {
+    if is_mounted; then
+        pid=$(s3fsx status "$DEMO_MOUNT" 2>/dev/null | awk '$1 == "pid" { print $2 }')
+        [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
+        umount -l "$DEMO_MOUNT" || true
+    fi
+    tear_down
+}
+end_server() {
     if pid=$(server_pid); then
         kill "$pid" 2>/dev/null || true
         tries=0
         while server_pid >/dev/null && [ $tries -lt 50 ]; do sleep 0.1; tries=$((tries + 1)); done
         ! server_pid >/dev/null || kill -9 "$pid" 2>/dev/null || true
     fi
-    [ ! -e "$DEMO_DIR/made-mountpoint" ] || rmdir "$DEMO_MOUNT" 2>/dev/null || true
-    rm -rf --one-file-system "$DEMO_DIR"
 }
 
 # What failed, whether all is done, and whether what is there was made by this very run.
@@ -108,7 +119,7 @@ at_exit() {
     [ -z "$title" ] || failure="step $number, $title: $failure"
     if [ -n "$made" ]; then
         grep -hE ' (WARNING|ERROR|CRITICAL) ' "$DEMO_DIR/s3fsx.log" 2>/dev/null | tail -n 5 >&2 || true
-        tear_down force >&2 || true
+        give_up >&2 || true
     fi
     printf 'demo.sh: %s\n' "$failure" >&2
     exit "$status"
