@@ -128,7 +128,7 @@ class Files:
         handle = Handle(file, flags)
         if handle.writable or flags & os.O_TRUNC:
             self._namespace.require_writable()
-        if await self._listings.current(file) is not file:
+        if file.unlinked or await self._listings.current(file) is not file:
             raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced or deleted elsewhere")
         if handle.writable:
             writer = await self._writer(file)

@@ -111,7 +111,9 @@ class Listings:
 
     async def current(self, node: Node) -> Node | None:
         """What the name of a node stands for now: the node itself, another one (replaced elsewhere) or None."""
-        if node.parent is None or (isinstance(node, File) and (node.writer is not None or node.unlinked)):
+        if isinstance(node, File) and node.unlinked:
+            return node if node.handles else None
+        if node.parent is None or (isinstance(node, File) and node.writer is not None):
             return node
         return await self.lookup(node.parent, node.name)
 

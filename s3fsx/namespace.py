@@ -86,7 +86,7 @@ class Namespace:
     async def _require_empty(self, directory: Directory) -> None:
         """ENOTEMPTY must be exact: also for files not published yet, and for what only the store knows."""
         path = directory.path
-        if any(isinstance(c, File) and c.writer is not None for c in directory.children.values()):
+        if any(isinstance(c, File) and _dirty(c) for c in directory.children.values()):
             raise FileSystemError(errno.ENOTEMPTY, f"{path}: has files that are being written")
         if self._layout.content_children(path):
             raise FileSystemError(errno.ENOTEMPTY, f"{path}: has content directories")
@@ -215,23 +215,37 @@ class Namespace:
             raise FileSystemError(errno.EBUSY, f"{node.path}: has files that are being written")
         source, destination = self._layout.directory(node.path), self._layout.directory(path)
         objects = await self._all_below(source)
-        copied: list[tuple[ObjectInfo, str]] = []
+        copied: dict[str, ObjectInfo] = {}
         try:
             await self._copy_all(objects, source, destination, copied)
         except S3fsxError:
-            for _, key in copied:
-                await self._store.delete(key)
+            for info in copied.values():
+                await self._store.delete(info.key)
             raise
+        self._follow(node, copied)
+        self._tree.move(node, new_parent, new_name)
         for info in objects:
             await self._store.delete(info.key)
-        for child in list(node.children.values()):
-            self._tree.detach(child)
-        node.sealed_until = -1.0
-        self._tree.move(node, new_parent, new_name)
+        node.marker = source in copied
+        if not objects:
+            await self._keep_directory(node)
+
+    def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
+        """Files below a renamed directory have other keys now, for those who have them open too."""
+        directory.sealed_until = -1.0
+        for child in list(directory.children.values()):
+            if isinstance(child, Directory):
+                self._follow(child, copied)
+            elif isinstance(child, File) and child.version is not None:
+                moved = copied.get(child.version.key)
+                if moved is None:
+                    self._tree.detach(child)
+                else:
+                    child.version.update(moved)
 
     def _unpublished(self, directory: Directory) -> bool:
         return any(
-            self._unpublished(c) if isinstance(c, Directory) else isinstance(c, File) and c.writer is not None
+            self._unpublished(c) if isinstance(c, Directory) else isinstance(c, File) and _dirty(c)
             for c in directory.children.values()
         )
 
@@ -251,8 +265,9 @@ class Namespace:
                 return objects
 
     async def _copy_all(
-        self, objects: list[ObjectInfo], source: str, destination: str, copied: list[tuple[ObjectInfo, str]]
+        self, objects: list[ObjectInfo], source: str, destination: str, copied: dict[str, ObjectInfo]
     ) -> None:
+        """copied: what was done, by the old key, also when this fails half way."""
         queue = iter(objects)
         failed: list[S3fsxError] = []
 
@@ -262,8 +277,8 @@ class Namespace:
                     return
                 key = destination + info.key[len(source) :]
                 try:
-                    await copy_object(self._transfers, Version(info), key, self._layout.path_of(key) or key)
-                    copied.append((info, key))
+                    path = self._layout.path_of(key) or key
+                    copied[info.key] = await copy_object(self._transfers, Version(info), key, path)
                 except S3fsxError as e:
                     failed.append(e)
 
@@ -272,3 +287,8 @@ class Namespace:
                 nursery.start_soon(worker)
         if failed:
             raise failed[0]
+
+
+def _dirty(file: File) -> bool:
+    """Has unpublished content. (A writer alone says nothing: the kernel sends release some time after close.)"""
+    return file.writer is not None and file.writer.dirty
