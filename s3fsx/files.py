@@ -23,12 +23,13 @@ from .layout import check_name
 from .listing import Listings
 from .memory import Budget
 from .namespace import Namespace
+from .objects import WRITE_ID
 from .parts import PartSchedule
 from .publisher import Publisher
 from .reader import Reader
 from .tempnames import is_temporary, predict
 from .tree import Directory, File
-from .upload import WRITE_ID, Transfers
+from .upload import Transfers
 from .writer import Writer
 
 log = logging.getLogger("s3fsx.files")

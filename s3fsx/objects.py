@@ -19,6 +19,9 @@ MAX_OBJECT = 5 << 40
 MAX_COPY = 5 << 30  # CopyObject; above it UploadPartCopy
 LIST_LIMIT = 1000
 
+# Metadata (x-amz-meta-) that carries the random id of one publication: tells our own object from another's.
+WRITE_ID = "s3fsx-write"
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:

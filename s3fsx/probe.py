@@ -12,8 +12,8 @@ from dataclasses import replace
 import trio
 
 from .errors import Changed, Corrupted, Exists, NotFound, NotSupported, Rejected, S3fsxError
-from .objects import Capabilities, Payload, UploadedPart
-from .s3 import WRITE_ID, S3Store
+from .objects import WRITE_ID, Capabilities, Payload, UploadedPart
+from .s3 import S3Store
 
 CLEANUP_LIMIT = 10.0  # seconds; what an outage leaves behind has its name to be found by
 _REFUSED = (NotSupported, Rejected)

@@ -9,10 +9,10 @@ from .attributes import Attributes, from_metadata
 from .errors import NotFound, S3fsxError, UploadGone
 from .journal import Journal, UploadRecord
 from .listing import Listings
-from .objects import ObjectInfo
+from .objects import WRITE_ID, ObjectInfo
 from .parts import compare_parts
 from .tree import Directory, File
-from .upload import WRITE_ID, Transfers, Upload, abort_record, copy_object
+from .upload import Transfers, Upload, abort_record, copy_object
 from .version import Version
 from .writer import Writer
 

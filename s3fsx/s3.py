@@ -1,4 +1,4 @@
-"""The object store over boto3: the only importer of boto3 and botocore.
+"""The object store: the S3 requests behind each method of ``objects.Store``, and what makes them safe to repeat.
 
 Metadata given to ``put`` and ``create_upload`` should carry a value under WRITE_ID that no other write has. When an
 attempt fails after its effect (a lost answer) and the next one finds its own object in the way, that value, read
@@ -14,14 +14,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-import boto3.session
-import botocore.config
-import botocore.exceptions
-import botocore.handlers
 import trio
 
-from . import __version__, s3answers
-from .endpoint import PROBE_LIMIT, Endpoint
+from . import s3answers
+from .endpoint import Endpoint
 from .errors import (
     BucketMissing,
     Changed,
@@ -31,20 +27,18 @@ from .errors import (
     NotFound,
     NotSupported,
     Rejected,
-    S3fsxError,
     ServerFault,
     UploadGone,
 )
-from .objects import LIST_LIMIT, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
+from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crc32, crc32_header, md5
-from .s3errors import from_answer, from_failure, seconds_to_wait
-from .s3lanes import METADATA_THREADS, Lane, Lanes, Requests, interrupted
+from .s3client import ANSWERED, ClientMaker, failure
+from .s3lanes import Lane, Lanes, Requests, interrupted
 from .s3options import S3Options
 from .s3params import ParamMaker, Params
 
 T = TypeVar("T")
 
-WRITE_ID = "s3fsx-write"
 SENDS = 3  # how often bytes that arrive wrong are sent before it is Corrupted
 
 log = logging.getLogger(__name__)
@@ -60,7 +54,7 @@ class S3Store:
         self.options = options
         self.capabilities = capabilities or Capabilities()
         self._endpoint = endpoint
-        self._requests = Requests(endpoint, partial(_make_client, options), _failure)
+        self._requests = Requests(endpoint, ClientMaker(options), failure)
         self._lanes = Lanes(options)
         self._make = ParamMaker(options)
         self._write_ids: dict[str, str] = {}  # of unfinished uploads created here, by upload id
@@ -324,69 +318,16 @@ def _complete(params: Params, upload: Params, client: Any) -> None:
     """Ceph RGW 16 answers 500 for ever when the upload is not there; so after a 500, see whether it is."""
     try:
         client.complete_multipart_upload(**params)
-    except botocore.exceptions.ClientError as error:
-        if not isinstance(_failure("", error), ServerFault):
+    except ANSWERED as error:
+        if not isinstance(failure("", error), ServerFault):
             raise
         try:
             client.list_parts(**upload, MaxParts=1)
-        except botocore.exceptions.ClientError as missing:
-            if isinstance(_failure("", missing), (NotFound, UploadGone)):
+        except ANSWERED as missing:
+            if isinstance(failure("", missing), (NotFound, UploadGone)):
                 raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
         raise
 
 
 def _nothing(_: Params) -> None:
     return None
-
-
-def _failure(what: str, error: Exception) -> S3fsxError:
-    if isinstance(error, botocore.exceptions.ClientError):
-        answer: Mapping[str, Any] = error.response
-        said, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
-        wait = seconds_to_wait(meta.get("HTTPHeaders", {}).get("retry-after"))
-        code, message = said.get("Code") or "", said.get("Message") or ""
-        return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
-    cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
-    return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
-
-
-def _make_client(options: S3Options, name: str) -> Any:
-    """name: "metadata", "ping", "slow" (copies and completes, which the store answers late), "signed", "unsigned"."""
-    custom = bool(options.endpoint) and "amazonaws.com" not in options.endpoint
-    style = options.addressing if options.addressing != "auto" else "path" if custom else "auto"
-    read_timeout = {
-        "metadata": min(options.read_timeout, options.metadata_deadline),
-        "ping": min(options.read_timeout, PROBE_LIMIT),
-        "slow": max(options.read_timeout, options.write_deadline),
-    }.get(name, options.read_timeout)
-    wanted: dict[str, Any] = {
-        "signature_version": "s3v4",
-        "connect_timeout": min(options.connect_timeout, options.metadata_deadline),
-        "read_timeout": read_timeout,
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
-        "max_pool_connections": options.max_uploads + options.max_downloads + METADATA_THREADS,
-        "s3": {"addressing_style": style, "payload_signing_enabled": name != "unsigned"},
-        "user_agent_extra": f"s3fsx/{__version__}",
-        "tcp_keepalive": True,
-        # botocore >= 1.36 adds CRC32 trailers of its own, which several stores refuse or store as data.
-        "request_checksum_calculation": "when_required",
-        "response_checksum_validation": "when_required",
-        "proxies": {"http": options.proxy, "https": options.proxy} if options.proxy else None,
-    }
-    known = botocore.config.Config.OPTION_DEFAULTS
-    session = boto3.session.Session(
-        aws_access_key_id=options.access_key,
-        aws_secret_access_key=options.secret_key,
-        aws_session_token=options.session_token,
-        profile_name=options.profile,
-    )
-    client: Any = session.client(
-        "s3",
-        region_name=options.region,
-        endpoint_url=options.endpoint or None,
-        verify=(options.ca_file or True) if options.verify_tls else False,
-        config=botocore.config.Config(**{key: value for key, value in wanted.items() if key in known}),
-    )
-    # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
-    client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
-    return client

@@ -17,13 +17,12 @@ import trio
 
 from .errors import Changed, Corrupted, S3fsxError, StoreError, Transient, UploadGone
 from .journal import Journal, UploadRecord
-from .objects import MAX_COPY, ObjectInfo, Payload, Store, UploadedPart
+from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
 from .parts import compare_parts, composite_etag, copy_ranges
 from .version import Version
 
 log = logging.getLogger("s3fsx.upload")
 
-WRITE_ID = "s3fsx-write"
 _COPY_PIECE = 1 << 30
 _COPIES_AT_ONCE = 8
 

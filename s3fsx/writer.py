@@ -19,9 +19,9 @@ import trio
 from .content import Content, Destination, WriteLimits
 from .errors import Changed, DeadlineExceeded, NotFound, NotSupported, S3fsxError
 from .memory import Budget
-from .objects import ObjectInfo
+from .objects import WRITE_ID, ObjectInfo
 from .parts import PartSchedule
-from .upload import WRITE_ID, Transfers, Upload, copy_object
+from .upload import Transfers, Upload, copy_object
 from .version import Version
 
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.

@@ -27,9 +27,9 @@ from s3fsx.errors import (
     StoreError,
     UploadGone,
 )
-from s3fsx.objects import MIN_PART, Capabilities, Payload
+from s3fsx.objects import MIN_PART, WRITE_ID, Capabilities, Payload
 from s3fsx.probe import probe
-from s3fsx.s3 import WRITE_ID, S3Store
+from s3fsx.s3 import S3Store
 from s3fsx.s3body import Body
 from s3fsx.s3options import S3Options
 

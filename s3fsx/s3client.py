@@ -1,0 +1,86 @@
+"""boto3 clients and their failures: the only importer of boto3 and botocore."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import boto3.session
+import botocore.config
+import botocore.exceptions
+import botocore.handlers
+
+from . import __version__
+from .endpoint import PROBE_LIMIT
+from .errors import S3fsxError
+from .s3errors import from_answer, from_failure, seconds_to_wait
+from .s3lanes import METADATA_THREADS
+from .s3options import S3Options
+
+ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no
+
+
+def failure(what: str, error: Exception) -> S3fsxError:
+    """What a client raised, as one of our errors."""
+    if isinstance(error, botocore.exceptions.ClientError):
+        answer: Mapping[str, Any] = error.response
+        said, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
+        wait = seconds_to_wait(meta.get("HTTPHeaders", {}).get("retry-after"))
+        code, message = said.get("Code") or "", said.get("Message") or ""
+        return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
+    cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
+    return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
+
+
+class ClientMaker:
+    """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models."""
+
+    def __init__(self, options: S3Options) -> None:
+        self._options = options
+        self._session: boto3.session.Session | None = None
+
+    def __call__(self, name: str) -> Any:
+        """name: "metadata", "ping", "slow" (copies and completes, which the store answers late), "signed", "unsigned".
+
+        Not for two threads at once.
+        """
+        options = self._options
+        custom = bool(options.endpoint) and "amazonaws.com" not in options.endpoint
+        style = options.addressing if options.addressing != "auto" else "path" if custom else "auto"
+        read_timeout = {
+            "metadata": min(options.read_timeout, options.metadata_deadline),
+            "ping": min(options.read_timeout, PROBE_LIMIT),
+            "slow": max(options.read_timeout, options.write_deadline),
+        }.get(name, options.read_timeout)
+        wanted: dict[str, Any] = {
+            "signature_version": "s3v4",
+            "connect_timeout": min(options.connect_timeout, options.metadata_deadline),
+            "read_timeout": read_timeout,
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "max_pool_connections": options.max_uploads + options.max_downloads + METADATA_THREADS,
+            "s3": {"addressing_style": style, "payload_signing_enabled": name != "unsigned"},
+            "user_agent_extra": f"s3fsx/{__version__}",
+            "tcp_keepalive": True,
+            # botocore >= 1.36 adds CRC32 trailers of its own, which several stores refuse or store as data.
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+            "proxies": {"http": options.proxy, "https": options.proxy} if options.proxy else None,
+        }
+        known = botocore.config.Config.OPTION_DEFAULTS
+        if self._session is None:
+            self._session = boto3.session.Session(
+                aws_access_key_id=options.access_key,
+                aws_secret_access_key=options.secret_key,
+                aws_session_token=options.session_token,
+                profile_name=options.profile,
+            )
+        client: Any = self._session.client(
+            "s3",
+            region_name=options.region,
+            endpoint_url=options.endpoint or None,
+            verify=(options.ca_file or True) if options.verify_tls else False,
+            config=botocore.config.Config(**{key: value for key, value in wanted.items() if key in known}),
+        )
+        # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
+        client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        return client
