@@ -161,8 +161,11 @@ class Content:
         self._budget.press()
         if buffer.try_reserve():
             return
-        if buffer.length >= MIN_PART and not self._schedule.uniform:
-            await self._dispatch()  # a smaller part than planned gets the memory moving
+        idle = self.upload is None or self.upload.in_flight == 0
+        if idle and buffer.length >= MIN_PART and not self._schedule.uniform:
+            # Others hold the memory: a smaller part than planned gets ours moving. (With parts of our own under way
+            # their memory comes back, and small parts would only use up the 10 000 numbers.)
+            await self._dispatch()
             return
         with trio.move_on_after(self._limits.write):
             await self._budget.wait_freed()
@@ -238,6 +241,7 @@ class Content:
                 self._tail_sent = False
                 await self._fill(whole, tail)
         except BaseException:
+            self._empty()
             upload.abort_later()
             raise
         self.upload = upload
@@ -276,6 +280,8 @@ class Content:
         upload = await self.begin()
         if self._buffer.length and not self._tail_sent:
             await upload.send(self._number, self._buffer.payload())
+        elif not self._buffer.length:
+            upload.withdraw(self._number)  # cut back to where the part begins
         self._tail_sent = True
 
     def published(self) -> None:

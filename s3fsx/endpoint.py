@@ -81,6 +81,12 @@ class Endpoint:
     def down(self) -> bool:
         return self.down_since is not None
 
+    def reset_counters(self) -> None:
+        """Forget what was counted so far: a probe wants its requests to fail."""
+        self.requests = self.retries = 0
+        self.errors.clear()
+        self.last_error = ""
+
     async def call(
         self,
         attempt: Callable[[], Awaitable[T]],

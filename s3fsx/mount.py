@@ -213,8 +213,9 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
         stack.callback(cache.close)
         await store.list_page(settings.prefix, limit=1)
         if not settings.read_only:
-            for note in (await probe(store, settings.prefix)).notes:
+            for note in (await probe(store, settings.prefix, multipart=False)).notes:
                 log.warning("%s", note)
+        store.reset_counters()
         log.info(
             "%s: parts are verified by %s, conditional writes %s",
             settings.endpoint or "Amazon S3",

@@ -20,8 +20,11 @@ _REFUSED = (NotSupported, Rejected)
 _BODY = Payload.of(b"s3fsx probe")
 
 
-async def probe(store: S3Store, prefix: str) -> Capabilities:
+async def probe(store: S3Store, prefix: str, *, multipart: bool = True) -> Capabilities:
     """Finds out, sets ``store.capabilities`` and returns them; about a dozen requests.
+
+    Without ``multipart``, half a dozen: part_copy is assumed (a store without it says so when it is asked for it), and
+    conditional_complete is what conditional_put is (a store that ignores the condition loses nothing it had).
 
     Uses objects below ``<prefix>.s3fsx/probe-`` and removes them, whatever happens. Raises what a store that
     cannot be written to raises (AccessDenied, BucketMissing, QuotaExceeded, EndpointDown, ...); the
@@ -32,7 +35,10 @@ async def probe(store: S3Store, prefix: str) -> Capabilities:
     try:
         found = await _integrity(store, key)
         found = replace(found, conditional_put=await _conditional_put(store, key))
-        found = await _multipart(store, key, found)
+        if multipart:
+            found = await _multipart(store, key, found)
+        else:
+            found = replace(found, conditional_complete=found.conditional_put)
     except BaseException:
         store.capabilities = before
         raise

@@ -23,6 +23,7 @@ from s3fsx.errors import (
     EndpointDown,
     Exists,
     NotFound,
+    NotSupported,
     S3fsxError,
     StoreError,
     UploadGone,
@@ -178,6 +179,36 @@ async def test_the_probe_tells_the_truth_and_leaves_nothing(place: Place) -> Non
         assert store.requests.total() <= 14
         assert (await store.list_page("", delimiter="")).objects == ()
         assert await store.list_uploads("") == ()
+
+
+async def test_at_mount_the_probe_copies_and_completes_nothing(place: Place) -> None:
+    async with place.store() as store:
+        found = await probe(store, "pre/", multipart=False)
+        assert found.integrity == EXPECTED[place.server.name].integrity
+        assert found.conditional_put
+        assert found.part_copy
+        assert set(store.requests) == {"PutObject", "HeadObject", "DeleteObject"}
+        store.reset_counters()
+        assert not store.requests
+        assert not store.endpoint.errors
+
+
+async def test_a_store_that_refuses_a_conditional_complete_gets_a_plain_one(place: Place) -> None:
+    async with place.store() as store:
+        store.capabilities = replace(EXPECTED[place.server.name], conditional_complete=True)
+        conditions: list[object] = []
+
+        def refuse(call: Callable[..., Any], params: dict[str, Any]) -> None:
+            conditions.append(params.get("IfNoneMatch"))
+            raise NotSupported("501")
+
+        on_call(store, "slow", "complete_multipart_upload", refuse)
+        upload_id = await store.create_upload("new", metadata={})
+        part = await store.upload_part("new", upload_id, 1, Payload.of(b"x"))
+        await store.complete_upload("new", upload_id, [part], only_if_absent=True)
+        assert conditions == ["*"]
+        assert not store.capabilities.conditional_complete
+        assert (await store.head("new")).size == 1
 
 
 async def test_with_kms_an_etag_proves_nothing(place: Place) -> None:
