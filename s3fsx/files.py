@@ -151,7 +151,7 @@ class Files:
         writer = file.writer
         if writer is not None and file.writers == 0 and writer.settled_at is not None:
             await self._publisher.publish(file)  # a closed temporary name is opened again: go on from what is published
-            writer = None
+            writer = file.writer  # None, or that of another who opened it meanwhile
         if writer is None:
             writer = self.new_writer(file)
             file.writer = writer

@@ -8,13 +8,16 @@ The content directories of Proxmox exist without asking anybody.
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from .attributes import Attributes, Defaults, from_metadata
 from .cache import MetadataCache
-from .errors import EndpointDown, NotFound, S3fsxError
+from .errors import EndpointDown, FileSystemError, NotFound, S3fsxError
 from .layout import Layout
 from .objects import ObjectInfo, Store
 from .tree import Directory, File, Node, Tree
@@ -28,6 +31,7 @@ _LIFE_PER_SECOND_OF_LISTING = 10
 # Above this many files in one directory their exact mode and mtime come with open, not with the listing.
 _EXACT_UP_TO = 1000
 _HEADS_AT_ONCE = 8
+_EXACT_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,16 @@ class ListingPolicy:
 
     list_ttl: float
     defaults: Defaults
+
+
+class _Listing:
+    """One that is under way; others wait for it and share its outcome."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.error: S3fsxError | None = None
 
 
 class Listings:
@@ -49,13 +63,15 @@ class Listings:
         self.store = store
         self.policy = policy
         self._cache = cache
-        self._under_way: dict[int, trio.Event] = {}
+        self._under_way: dict[int, _Listing] = {}
         self.hidden: dict[str, int] = {}
         self._add_content(tree.root)
 
     def _add_content(self, directory: Directory) -> None:
         for name in self.layout.content_children(directory.path):
-            self._add_content(self.tree.add_directory(directory, name, self.directory_attrs()))
+            child = self.tree.add_directory(directory, name, self.directory_attrs())
+            child.permanent = True
+            self._add_content(child)
 
     def directory_attrs(self) -> Attributes:
         d = self.policy.defaults
@@ -122,16 +138,21 @@ class Listings:
     async def refresh(self, directory: Directory, *, whole: bool) -> None:
         """List the directory and seal it. Without ``whole`` one page is tried, and a directory with more is only
         marked as large. Callers that come meanwhile share the listing."""
-        while (event := self._under_way.get(directory.ino)) is not None:
-            await event.wait()
+        while (other := self._under_way.get(directory.ino)) is not None:
+            await other.done.wait()
+            if other.error is not None:
+                raise other.error  # each trying by itself would add up their deadlines
             if directory.sealed_until > trio.current_time() or (directory.large and not whole):
                 return
-        event = self._under_way[directory.ino] = trio.Event()
+        listing = self._under_way[directory.ino] = _Listing()
         try:
             await self._list(directory, whole)
+        except S3fsxError as e:
+            listing.error = e
+            raise
         finally:
             del self._under_way[directory.ino]
-            event.set()
+            listing.done.set()
 
     async def _list(self, directory: Directory, whole: bool) -> None:
         started = trio.current_time()
@@ -188,8 +209,7 @@ class Listings:
             if name in own:
                 continue
             if info is None:
-                if not isinstance(directory.children.get(name), Directory):
-                    self.tree.add_directory(directory, name, self.directory_attrs())
+                self._merge_directory(directory, name)
             else:
                 self._merge_file(directory, name, info)
         directory.changed = {name: when for name, when in directory.changed.items() if when >= started}
@@ -200,22 +220,31 @@ class Listings:
             return self.is_content(node) or any(self._only_here(child) for child in node.children.values())
         return isinstance(node, File) and (node.writer is not None or node.failed is not None)
 
-    def _merge_file(self, directory: Directory, name: str, info: ObjectInfo) -> File:
+    def _unpublished(self, node: Node | None) -> bool:
+        """Has content of ours that would be lost if another entry took its name."""
+        return self._only_here(node) if isinstance(node, Directory) else isinstance(node, File) and bool(node.writer)
+
+    def _merge_directory(self, directory: Directory, name: str) -> None:
         child = directory.children.get(name)
-        if isinstance(child, File):
-            if child.writer is not None:
-                return child
-            if child.version is not None and child.version.etag == info.etag:
-                # HEAD tells whole seconds, LIST milliseconds; a metadata change elsewhere moves the time, not the ETag.
-                if abs(child.version.modified - info.modified) >= 1.5 or info.metadata is not None:
-                    child.version.update(info)
-                    self._describe(child)
-                return child
+        if not isinstance(child, Directory) and not self._unpublished(child):
+            self.tree.add_directory(directory, name, self.directory_attrs())
+
+    def _merge_file(self, directory: Directory, name: str, info: ObjectInfo) -> None:
+        child = directory.children.get(name)
+        if self._unpublished(child):
+            return
+        if isinstance(child, File) and child.version is not None and child.version.etag == info.etag:
+            # HEAD tells whole seconds, LIST milliseconds; a metadata change elsewhere moves the time, not the ETag.
+            if abs(child.version.modified - info.modified) >= 1.5 or info.metadata is not None:
+                child.version.update(info)
+                self._describe(child)
+            return
         attrs = from_metadata(info.metadata, info.modified, self.policy.defaults)
         child = self.tree.add_file(directory, name, attrs)
         child.version = Version(info)
         child.exact = info.metadata is not None
-        return child
+        if self._cache is not None:
+            self._cache.put(info)  # a HEAD's; a listing tells no metadata
 
     def _describe(self, file: File) -> None:
         """Attributes from what is known of the published version."""
@@ -238,6 +267,24 @@ class Listings:
         """We changed this name: a listing that began earlier must not undo it."""
         directory.changed[name] = trio.current_time()
 
+    @contextmanager
+    def changing(self, *names: tuple[Directory, str]) -> Iterator[None]:
+        """We are changing these names: no listing that begins before the end may touch them. After a failure nobody
+        knows what the store did: the directories are listed anew."""
+        for directory, name in names:
+            directory.changed[name] = math.inf
+        try:
+            yield
+        except FileSystemError:
+            raise
+        except BaseException:
+            for directory, _ in names:
+                directory.sealed_until = -1.0
+            raise
+        finally:
+            for directory, name in names:
+                self.changed(directory, name)
+
     # -- single names
 
     async def _probe(self, directory: Directory, name: str) -> None:
@@ -255,10 +302,9 @@ class Listings:
             return
         child = directory.children.get(name)
         if info is not None:
-            self.learned(self._merge_file(directory, name, info), info)
+            self._merge_file(directory, name, info)
         elif is_directory:
-            if not isinstance(child, Directory):
-                self.tree.add_directory(directory, name, self.directory_attrs())
+            self._merge_directory(directory, name)
         elif child is not None and not self._only_here(child):
             self.tree.detach(child)
 
@@ -276,9 +322,11 @@ class Listings:
         if not todo:
             return
         if self._cache is not None:
-            known = await self._cache.get_many([file.version.info for file in todo if file.version is not None])
-            for file in todo:
-                if file.version is not None and (metadata := known.get(file.version.key)) is not None:
+            asked = [(file, file.version.info) for file in todo if file.version is not None]
+            known = await self._cache.get_many([info for _, info in asked])
+            for file, info in asked:
+                metadata = known.get(info.key)
+                if metadata is not None and file.version is not None and file.version.info == info:
                     file.version.metadata = metadata
                     self._describe(file)
         rest = iter([file for file in todo if self._needs_head(file)])
@@ -287,25 +335,29 @@ class Listings:
             for file in rest:
                 await self._head(file)
 
-        async with trio.open_nursery() as nursery:
-            for _ in range(_HEADS_AT_ONCE):
-                nursery.start_soon(worker)
+        with trio.move_on_after(_EXACT_WITHIN):  # a store that hangs must not hold a listing for each of its files
+            async with trio.open_nursery() as nursery:
+                for _ in range(min(_HEADS_AT_ONCE, len(todo))):
+                    nursery.start_soon(worker)
 
     async def _head(self, file: File) -> None:
-        version = file.version
-        if version is None:
+        version, parent = file.version, file.parent
+        if version is None or parent is None:
             return
+        started, key = trio.current_time(), version.key
+        info: ObjectInfo | None = None
         try:
-            info = await self.store.head(version.key)
+            info = await self.store.head(key)
         except NotFound:
-            if file.parent is not None and file.writer is None and file.version is version:
-                self.tree.detach(file)
-            return
+            pass
         except S3fsxError:
             return
-        if file.version is not version or file.writer is not None:
+        ours = parent.changed.get(file.name, -1.0) >= started or file.parent is not parent or version.key != key
+        if ours or file.version is not version or file.writer is not None or file.unlinked:
             return
-        if info.etag == version.etag:
+        if info is None:
+            self.tree.detach(file)
+        elif info.etag == version.etag:
             self.learned(file, info)
-        elif file.parent is not None and not file.unlinked:
-            self.learned(self._merge_file(file.parent, file.name, info), info)
+        else:
+            self._merge_file(parent, file.name, info)

@@ -64,10 +64,10 @@ class Namespace:
         key = self._layout.directory(path)
         if await self._listings.lookup(parent, name) is not None:
             raise FileSystemError(errno.EEXIST, f"{path}: exists")
-        await self._store.put(key, Payload.of(b""), metadata=to_metadata(attrs, directory=True))
-        node = self._tree.add_directory(parent, name, attrs)
-        node.marker = True
-        self._listings.changed(parent, name)
+        with self._listings.changing((parent, name)):
+            await self._store.put(key, Payload.of(b""), metadata=to_metadata(attrs, directory=True))
+            node = self._tree.add_directory(parent, name, attrs)
+            node.marker = True
         return node
 
     async def rmdir(self, parent: Directory, name: str) -> None:
@@ -78,9 +78,9 @@ class Namespace:
         await self._require_empty(node)
         if self._listings.is_content(node):
             raise FileSystemError(errno.EBUSY, f"{node.path}: content directories always exist")
-        await self._store.delete(self._layout.directory(node.path))
-        self._tree.detach(node)
-        self._listings.changed(parent, name)
+        with self._listings.changing((parent, name)):
+            await self._store.delete(self._layout.directory(node.path))
+            self._tree.detach(node)
         await self._keep_directory(parent)
 
     async def _require_empty(self, directory: Directory) -> None:
@@ -117,8 +117,8 @@ class Namespace:
         node = await self._existing(parent, name)
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
-        await self._remove(node)
-        self._listings.changed(parent, name)
+        with self._listings.changing((parent, name)):
+            await self._remove(node)
         await self._keep_directory(parent)
 
     async def _remove(self, node: File) -> None:
@@ -153,15 +153,16 @@ class Namespace:
         if target is not None and no_replace:
             raise FileSystemError(errno.EEXIST, f"{target.path}: exists")
         path = self._listings.child_path(new_parent, new_name)
-        if isinstance(node, Directory):
-            await self._rename_directory(node, target, new_parent, new_name, path)
-        elif isinstance(target, Directory):
-            raise FileSystemError(errno.EISDIR, f"{path}: is a directory")
-        elif isinstance(node, File):
-            await self._rename_file(node, target if isinstance(target, File) else None, self._layout.key(path), path)
-            self._tree.move(node, new_parent, new_name)
-        self._listings.changed(parent, name)
-        self._listings.changed(new_parent, new_name)
+        with self._listings.changing((parent, name), (new_parent, new_name)):
+            if isinstance(node, Directory):
+                await self._rename_directory(node, target, new_parent, new_name, path)
+            elif isinstance(target, Directory):
+                raise FileSystemError(errno.EISDIR, f"{path}: is a directory")
+            elif isinstance(node, File):
+                await self._rename_file(
+                    node, target if isinstance(target, File) else None, self._layout.key(path), path
+                )
+                self._tree.move(node, new_parent, new_name)
         await self._keep_directory(parent)
 
     async def _rename_file(self, node: File, target: File | None, key: str, path: str) -> None:
@@ -174,21 +175,34 @@ class Namespace:
             await self._drop_content(target)  # first: its publication must not land on top of ours
         old = node.version
         writer = node.writer
-        if writer is not None and await writer.commit(key, path):
-            await self._publisher.adopt(node)
-            if old is not None:
-                await self._store.delete(old.key)
+        if writer is not None and await writer.commit(key, path, replaces=target is not None):
+            await self._committed(node, old)
         else:
             if writer is not None:
                 await self._publisher.publish(node)
             version = node.version
             if version is None:
                 raise FileSystemError(errno.ENOENT, f"{node.path}: nothing was ever written")
-            source = version.key
-            info = await self._copy(version, key, path)
-            await self._store.delete(source)
-            version.update(info)
-            self._listings.learned(node, info)
+            source = version.info
+            version.update(await self._copy(version, key, path))  # before the old key goes: somebody may be reading
+            try:
+                await self._store.delete(source.key)
+            except S3fsxError:
+                version.update(source)
+                raise
+            self._listings.learned(node, version.info)
+
+    async def _committed(self, node: File, old: Version | None) -> None:
+        """The target is verified in the bucket: what fails after that must not make a failed backup of it."""
+        try:
+            await self._publisher.adopt(node)
+        except S3fsxError as e:
+            log.warning("%s: renamed, but its mode and times could not be stored: %s", node.path, e)
+        if old is not None:
+            try:
+                await self._store.delete(old.key)
+            except S3fsxError as e:
+                log.warning("%s: renamed, but what was published before could not be deleted: %s", old.key, e)
 
     async def _copy(self, version: Version, key: str, path: str) -> ObjectInfo:
         try:

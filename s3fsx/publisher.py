@@ -79,6 +79,11 @@ class Publisher:
         if version.size > MAX_COPY:
             log.info("%s: larger than 5 GiB, its new mode and times last until it is listed anew", file.path)
             return
+        if file.parent is not None:
+            # The copy of a multipart object has another ETag: a listing from before must not pass for a replacement.
+            self._listings.changed(file.parent, file.name)
         info = await self._store.copy(version.key, version.key, etag=version.etag, metadata=new)
         self._listings.learned(file, info)
         file.attrs = wanted
+        if file.parent is not None:
+            self._listings.changed(file.parent, file.name)

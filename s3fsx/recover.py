@@ -9,10 +9,9 @@ from .attributes import Attributes, from_metadata
 from .errors import NotFound, S3fsxError, UploadGone
 from .journal import Journal, UploadRecord
 from .listing import Listings
-from .objects import WRITE_ID, ObjectInfo
 from .parts import compare_parts
 from .tree import Directory, File
-from .upload import Transfers, Upload, abort_record, copy_object
+from .upload import Transfers, Upload, abort_record, copy_object, made_by, up_to
 from .version import Version
 from .writer import Writer
 
@@ -52,7 +51,10 @@ class Recovery:
             await self._finish(record)
         else:
             log.info("%s: aborting its unfinished upload", record.path)
-            await abort_record(self._transfers, record)
+            await abort_record(self._transfers, record, stray=self._wanted(record) != record.key)
+
+    def _wanted(self, record: UploadRecord) -> str:
+        return self._listings.layout.key(record.path)
 
     async def _abort_unknown(self, record: UploadRecord) -> None:
         known = {r.upload_id for r in await self._journal.records()}
@@ -70,9 +72,9 @@ class Recovery:
             log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
             await self._journal.remove(record.write_id)
             return
-        if difference := compare_parts(record.parts, theirs):
+        if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
             log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
-            await abort_record(self._transfers, record)
+            await abort_record(self._transfers, record, stray=False)
             return
         parent, name = self._parent_of(record.path)
         defaults = self._listings.policy.defaults
@@ -98,7 +100,11 @@ class Recovery:
     async def _finish(self, record: UploadRecord) -> None:
         """Complete was about to be sent, or was sent. Roll forward; then the object gets the name it was meant for."""
         upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
-        info = await self._ours(record)
+        wanted = self._wanted(record)
+        if wanted != record.key and await made_by(self._store, wanted, record.write_id) is not None:
+            await abort_record(self._transfers, record, stray=True)  # copied already, only the source was left
+            return
+        info = await made_by(self._store, record.key, record.write_id)
         if info is None:
             try:
                 await self._store.complete_upload(record.key, record.upload_id, list(record.parts))
@@ -107,16 +113,8 @@ class Recovery:
                 await self._journal.remove(record.write_id)
                 return
             info = await upload.confirm()
-        wanted = self._listings.layout.key(record.path)
         if wanted != record.key:
             await copy_object(self._transfers, Version(info), wanted, record.path)
             await self._store.delete(record.key)
         await self._journal.remove(record.write_id)
         log.info("%s: finished publishing %d bytes", record.path, record.size)
-
-    async def _ours(self, record: UploadRecord) -> ObjectInfo | None:
-        try:
-            info = await self._store.head(record.key)
-        except NotFound:
-            return None
-        return info if (info.metadata or {}).get(WRITE_ID) == record.write_id else None

@@ -81,10 +81,10 @@ class File(Node):
 class Directory(Node):
     """sealed_until: monotonic time until which ``children`` is the whole truth about this directory, so that a missing
     name is answered without asking the store. large: did not fit one page of a listing the last time.
-    marker: the object "dir/" is known to exist.
+    marker: the object "dir/" is known to exist. permanent: exists without any object.
     changed: name -> monotonic time of our own change, which a listing begun before it must not undo."""
 
-    __slots__ = ("changed", "children", "large", "marker", "sealed_until")
+    __slots__ = ("changed", "children", "large", "marker", "permanent", "sealed_until")
 
     def __init__(self, ino: int, parent: Directory | None, name: str, attrs: Attributes) -> None:
         super().__init__(ino, parent, name, attrs)
@@ -92,6 +92,7 @@ class Directory(Node):
         self.sealed_until = -1.0
         self.large = False
         self.marker = False
+        self.permanent = False
         self.changed: dict[str, float] = {}
 
 
@@ -152,6 +153,8 @@ class Tree:
             del old_parent.children[node.name]
         node.parent = parent
         node.name = name
+        if isinstance(node, File):
+            node.unlinked = False
         self._put(parent, name, node)
 
     def looked_up(self, node: Node) -> None:
@@ -186,7 +189,9 @@ class Tree:
             if directory.sealed_until > now:
                 continue
             for name, child in list(directory.children.items()):
-                if child.lookups or child.handles or (isinstance(child, Directory) and child.children):
+                if child.lookups or child.handles:
+                    continue
+                if isinstance(child, Directory) and (child.children or child.permanent):
                     continue
                 if isinstance(child, File) and (child.writer is not None or child.failed is not None):
                     continue

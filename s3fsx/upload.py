@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from .errors import Changed, Corrupted, S3fsxError, StoreError, Transient, UploadGone
+from .errors import Changed, Corrupted, NotFound, S3fsxError, StoreError, Transient, UploadGone
 from .journal import Journal, UploadRecord
 from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
 from .parts import compare_parts, composite_etag, copy_ranges
@@ -37,7 +37,8 @@ class Transfers:
 
 
 class Upload:
-    """number: the next part's number. parts: what the store has acknowledged, by number. in_flight: being sent."""
+    """parts: what the store has acknowledged, by number. in_flight: being sent. _stray: once completed, the object has
+    a name that nobody asked for (yet)."""
 
     def __init__(self, transfers: Transfers, record: UploadRecord, parts: Mapping[int, UploadedPart]) -> None:
         self._transfers = transfers
@@ -46,6 +47,7 @@ class Upload:
         self.parts: dict[int, UploadedPart] = dict(parts)
         self.in_flight = 0
         self.error: S3fsxError | None = None
+        self._stray = False
         self._moved = trio.Event()
         self._sending: set[trio.CancelScope] = set()
 
@@ -78,24 +80,30 @@ class Upload:
         self._transfers.spawn(self._send, number, payload, sent)
 
     async def _send(self, number: int, payload: Payload, sent: Callable[[], None]) -> None:
-        scope = trio.CancelScope()
-        self._sending.add(scope)
         try:
-            with scope:
-                if self.error is None:
-                    await self.send(number, payload)
+            if self.error is None:
+                await self.send(number, payload)
         except S3fsxError as e:
             self.error = self.error or e
         finally:
-            self._sending.discard(scope)
             sent()
             self.in_flight -= 1
-            self._moved.set()
-            self._moved = trio.Event()
+            self._wake()
 
     async def send(self, number: int, payload: Payload) -> None:
-        """Send a part now; a number that was sent before is replaced."""
-        self.parts[number] = await self._store.upload_part(self.key, self.record.upload_id, number, payload)
+        """Send a part now; a number that was sent before is replaced. Raises UploadGone when stopped meanwhile."""
+        with trio.CancelScope() as scope:
+            self._sending.add(scope)
+            try:
+                self.parts[number] = await self._store.upload_part(self.key, self.record.upload_id, number, payload)
+            finally:
+                self._sending.discard(scope)
+        if scope.cancelled_caught:
+            raise UploadGone(f"{self.key}: upload aborted")
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = trio.Event()
 
     async def room(self, limit: int) -> None:
         """Until fewer than ``limit`` parts are in flight; raises what a part failed with."""
@@ -152,30 +160,33 @@ class Upload:
             self.record, state="settled", path=path, size=self.size, parts=parts
         )
 
-    async def finish(
-        self, path: str, size: int, *, only_if_absent: bool = False, keep_record: bool = False
-    ) -> ObjectInfo:
-        """Verify, complete, verify again: the object is ``size`` bytes under ``key`` when this returns.
+    async def finish(self, path: str, size: int, *, only_if_absent: bool = False, stray: bool = False) -> ObjectInfo:
+        """Verify, complete, verify again: the object is ``size`` bytes under ``key`` when this returns. May be
+        repeated when it failed, also where only the answer of Complete was lost.
 
-        path: what the file will be called if we crash in between. keep_record: the caller moves the object on to
-        another key and calls ``forget`` after that. Raises Corrupted, Changed (somebody else's
-        object is there instead of ours), Exists with only_if_absent.
+        path: what the file will be called if we crash in between. stray: ``abort`` is to remove the object. The caller
+        ends with ``forget`` or ``abort``. Raises Corrupted, Changed (somebody else's object is there instead of ours),
+        Exists with only_if_absent.
         """
         await self.wait()
         ours = [part for _, part in sorted(self.parts.items())]
         if sum(part.size for part in ours) != size:
             raise Corrupted(f"{self.key}: {sum(p.size for p in ours)} bytes in parts, {size} were written")
-        theirs = await self._store.list_parts(self.key, self.record.upload_id)
-        if difference := compare_parts(ours, theirs):
-            raise Corrupted(f"{self.key}: the store's parts differ from what was written: {difference}")
-        self.record = await self._transfers.journal.change(
-            self.record, state="publishing", path=path, size=size, parts=tuple(ours)
-        )
-        await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
-        info = await self.confirm()
-        if not keep_record:
-            await self.forget()
-        return info
+        self._stray = stray
+        try:
+            theirs = await self._store.list_parts(self.key, self.record.upload_id)
+        except UploadGone:
+            if self.record.state != "publishing":
+                raise
+            # Completed by an earlier attempt whose answer was lost: what is there is confirmed below.
+        else:
+            if difference := compare_parts(ours, up_to(ours, theirs)):
+                raise Corrupted(f"{self.key}: the store's parts differ from what was written: {difference}")
+            self.record = await self._transfers.journal.change(
+                self.record, state="publishing", path=path, size=size, parts=tuple(ours)
+            )
+            await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
+        return await self.confirm()
 
     async def forget(self) -> None:
         """The journal need not know this upload any more."""
@@ -183,7 +194,10 @@ class Upload:
 
     async def confirm(self) -> ObjectInfo:
         """The object under our key is the one we completed, whole."""
-        info = await self._store.head(self.key)
+        try:
+            info = await self._store.head(self.key)
+        except NotFound:
+            raise Corrupted(f"{self.key}: was completed, and is not there") from None
         if (info.metadata or {}).get(WRITE_ID) != self.record.write_id:
             raise Changed(f"{self.key}: another writer replaced it at the same moment")
         expected = composite_etag([part.etag for _, part in sorted(self.parts.items())])
@@ -195,20 +209,29 @@ class Upload:
             )
         return info
 
-    async def abort(self) -> None:
-        """Stop sending and leave nothing behind. If the store cannot be reached the journal keeps it for later."""
+    def withdraw(self, number: int) -> None:
+        """The last part is not wanted any more: the store drops at Complete what it does not name."""
+        self.parts.pop(number, None)
+
+    def stop(self) -> None:
+        """Send nothing more; who waits for a part gets UploadGone."""
         self.error = self.error or UploadGone(f"{self.key}: upload aborted")
         for scope in self._sending:
             scope.cancel()
+        self._wake()
+
+    async def abort(self) -> None:
+        """Stop sending and leave nothing behind. If the store cannot be reached the journal keeps it for later."""
+        self.stop()
         self.record = await self._transfers.journal.change(self.record, state="aborting")
         while self.in_flight:  # a part that arrives after the abort would stay as an orphan
             await self._moved.wait()
-        await abort_record(self._transfers, self.record)
+        await abort_record(self._transfers, self.record, stray=self._stray)
 
     def abort_later(self) -> None:
-        self._transfers.spawn(self._abort_quietly)
+        self._transfers.spawn(self.abort_quietly)
 
-    async def _abort_quietly(self) -> None:
+    async def abort_quietly(self) -> None:
         try:
             await self.abort()
         except S3fsxError as e:
@@ -221,8 +244,26 @@ def _is_composite(etag: str) -> bool:
     return len(digest) == 32 and count.isdigit()
 
 
-async def abort_record(transfers: Transfers, record: UploadRecord) -> None:
+def up_to(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> list[UploadedPart]:
+    """Their parts without those behind our last one: a tail that was sent and then cut off the file again."""
+    last = max((part.number for part in ours), default=0)
+    return [part for part in theirs if part.number <= last]
+
+
+async def made_by(store: Store, key: str, write_id: str) -> ObjectInfo | None:
+    """The object under a key, if this write made it or what it is a copy of."""
+    try:
+        info = await store.head(key)
+    except NotFound:
+        return None
+    return info if (info.metadata or {}).get(WRITE_ID) == write_id else None
+
+
+async def abort_record(transfers: Transfers, record: UploadRecord, *, stray: bool) -> None:
+    """stray: should the upload have been completed after all, its object goes too."""
     await transfers.store.abort_upload(record.key, record.upload_id)
+    if stray and await made_by(transfers.store, record.key, record.write_id) is not None:
+        await transfers.store.delete(record.key)
     await transfers.journal.remove(record.write_id)
 
 
@@ -241,7 +282,9 @@ async def copy_object(
     upload = await Upload.begin(transfers, target, path, metadata)
     try:
         await upload.copy_in(source, source.size)
-        return await upload.finish(path, source.size)
+        info = await upload.finish(path, source.size)
+        await upload.forget()
+        return info
     except (S3fsxError, trio.Cancelled):
         upload.abort_later()
         raise

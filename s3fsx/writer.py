@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from .content import Content, Destination, WriteLimits
-from .errors import Changed, DeadlineExceeded, NotFound, NotSupported, S3fsxError
+from .errors import Changed, DeadlineExceeded, EndpointDown, NotFound, NotSupported, S3fsxError, Transient
 from .memory import Budget
 from .objects import WRITE_ID, ObjectInfo
 from .parts import PartSchedule
@@ -150,41 +150,40 @@ class Writer:
         content, own = self._content, self._destination.path
         if content.loaded:
             await content.extend(content.size)  # may begin an upload
-        upload, predicted = content.upload, content.predicted
+        upload, new = content.upload, self.base is None and self._destination.new
         if upload is None:
-            info = await self._put(self._destination.key, new=self.base is None and self._destination.new)
-        else:
-            info = await self._finish(upload, own, keep_record=predicted)
-            if predicted:
-                moved = Version(info)
-                info = await copy_object(self._transfers, moved, self._destination.key, own)
-                await self._store.delete(moved.key)
-                await upload.forget()
+            info = await self._put(self._destination.key, new=new)
+        elif upload.key == self._destination.key:
+            info = await self._finish(upload, own, new=new)
+            await upload.forget()
+        else:  # the prediction's key, or the file was renamed since the upload began
+            moved = await self._finish(upload, own, new=new, stray=True)
+            info = await copy_object(self._transfers, Version(moved), self._destination.key, own)
+            await upload.abort_quietly()  # removes the stray object
         self._published(info)
 
-    async def commit(self, key: str, path: str) -> bool:
+    async def commit(self, key: str, path: str, *, replaces: bool) -> bool:
         """Rename of a temporary name to ``key``: one CompleteMultipartUpload when that was the prediction, one PUT when
-        all is in memory. False: neither; the caller publishes and copies."""
+        all is in memory. False: neither; the caller publishes and copies. replaces: something has that name now."""
         async with self._lock:
             self._raise_if_failed()
-            content = self._content
-            if not self.dirty:
-                return False
-            upload = content.upload
-            if upload is not None and content.predicted and upload.key == key:
-                await self._guarded(lambda: self._commit(upload, path))
-                return True
-            if content.in_memory and self.base is None:
-                await self._guarded(lambda: self._put_as(key))
-                return True
+            return self.dirty and await self._guarded(lambda: self._commit(key, path, replaces))
+
+    async def _commit(self, key: str, path: str, replaces: bool) -> bool:
+        content = self._content
+        if content.loaded:
+            await content.extend(content.size)  # may begin an upload
+        upload = content.upload
+        if upload is None and self.base is None:
+            info = await self._put(key, new=False)
+        elif upload is not None and upload.key == key:
+            new = self.base is None and self._destination.new and not replaces
+            info = await self._finish(upload, path, new=new, stray=not replaces)
+            await upload.forget()
+        else:
             return False
-
-    async def _commit(self, upload: Upload, path: str) -> None:
-        self._published(await self._finish(upload, path))
-
-    async def _put_as(self, key: str) -> None:
-        await self._content.extend(self.size)
-        self._published(await self._put(key, new=False))
+        self._published(info)
+        return True
 
     async def _put(self, key: str, *, new: bool) -> ObjectInfo:
         await self._check_base()
@@ -192,13 +191,12 @@ class Writer:
         only_if_absent = new and self._store.capabilities.conditional_put
         return await self._store.put(key, self._content.payload(), metadata=metadata, only_if_absent=only_if_absent)
 
-    async def _finish(self, upload: Upload, path: str, *, keep_record: bool = False) -> ObjectInfo:
+    async def _finish(self, upload: Upload, path: str, *, new: bool, stray: bool = False) -> ObjectInfo:
         if self._content.loaded:
             await self._content.send_tail()
         await self._check_base()
-        new = self.base is None and self._destination.new
         only_if_absent = new and self._store.capabilities.conditional_complete
-        return await upload.finish(path, self.size, only_if_absent=only_if_absent, keep_record=keep_record)
+        return await upload.finish(path, self.size, only_if_absent=only_if_absent, stray=stray)
 
     async def _check_base(self) -> None:
         """Never replace an object that changed remotely since we took part of our content from it."""
@@ -217,17 +215,22 @@ class Writer:
         self._content.published()
 
     async def _guarded(self, action: Callable[[], Awaitable[bool | None]]) -> bool:
-        """A step of publishing within its deadline; any failure is final for this content."""
+        """A step of publishing within its deadline. A failure is final for this content, unless it is settled, every
+        byte in the store, and the failure may pass: then it stays settled and the step may be repeated."""
         try:
             with trio.fail_after(self._limits.publish):
                 return bool(await action())
         except trio.TooSlowError:
             late = DeadlineExceeded(f"{self._destination.path}: not in the bucket after {self._limits.publish:.0f} s")
-            self._fail(late)
+            self._fail_unless_settled(late)
             raise late from None
         except S3fsxError as e:
-            self._fail(e)
+            self._fail_unless_settled(e)
             raise
+
+    def _fail_unless_settled(self, error: S3fsxError) -> None:
+        if self.settled_at is None or not isinstance(error, Transient | EndpointDown | DeadlineExceeded):
+            self._fail(error)
 
     # -- the end
 
@@ -246,6 +249,8 @@ class Writer:
 
     async def discard(self) -> None:
         """The file was deleted, or failed and was closed: nothing of it may stay in the bucket."""
+        if self._content.upload is not None:
+            self._content.upload.stop()  # whoever holds the lock and waits for a part gives up
         async with self._lock:
             upload, self._content.upload = self._content.upload, None
             self.error = self.error or Changed(f"{self._destination.path}: was deleted")
