@@ -25,7 +25,7 @@ from .fuse import FileSystem, KernelPolicy
 from .journal import Journal, JournalInUse
 from .layout import Layout
 from .listing import ListingPolicy, Listings
-from .memory import Budget
+from .memory import Budget, tame_malloc
 from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
 from .parts import PartSchedule
@@ -205,6 +205,7 @@ async def _set_when_cancelled(stop: trio.Event) -> None:
 
 async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], stop: trio.Event) -> None:
     name = identity(settings)
+    tame_malloc()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
         journal = await _open_journal(os.path.join(settings.state_dir, name))
