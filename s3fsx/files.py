@@ -218,18 +218,22 @@ class Files:
             if file.writers or file.writer is not writer:
                 return
         if writer.error is not None:
-            file.writer = None
-            file.failed = writer.error
-            if file.version is None and not file.unlinked:
-                parent = file.parent
-                self._tree.detach(file)
-                if parent is not None:
-                    self._listings.changed(parent, file.name)
-            await self._discard(writer)
+            await self._lost(file, writer, writer.error)
         elif writer.settled_at is not None:
             writer.release_memory()
         else:
             self._publisher.finished(file)
+
+    async def _lost(self, file: File, writer: Writer, error: S3fsxError) -> None:
+        """Nothing of it is unpublished any more: the name stands for what was published before, if anything was."""
+        file.writer = None
+        file.failed = error
+        if file.version is None and not file.unlinked:
+            parent = file.parent
+            self._tree.detach(file)
+            if parent is not None:
+                self._listings.changed(parent, file.name)
+        await self._discard(writer)
 
     async def _discard(self, writer: Writer) -> None:
         try:
@@ -317,7 +321,8 @@ class Files:
         """A temporary name whose rename never comes is published under its own name."""
         while True:
             await trio.sleep(_JANITOR_EVERY)
-            await self.publish_waiting(self._policy.pending_limit)
+            if not self._transfers.store.down:
+                await self.publish_waiting(self._policy.pending_limit)
 
     async def publish_waiting(self, older_than: float) -> None:
         """Publish the temporary names that have waited for more than ``older_than`` seconds."""
@@ -332,6 +337,10 @@ class Files:
                 log.info("%s: published under its temporary name, no rename came", file.path)
             except S3fsxError as e:
                 log.warning("%s: could not be published under its temporary name: %s", file.path, e)
+                if writer.settled_at is not None and writer.error is None:
+                    writer.settled_at = trio.current_time()  # it waits on; nothing is lost
+                elif writer.error is not None and not file.writers:
+                    await self._lost(file, writer, writer.error)
 
     async def abandon_unfinished(self) -> None:
         """The mount ends: streams nobody finished never returned success, so nothing of them stays in the bucket."""

@@ -237,7 +237,7 @@ class Listings:
             # HEAD tells whole seconds, LIST milliseconds; a metadata change elsewhere moves the time, not the ETag.
             if abs(child.version.modified - info.modified) >= 1.5 or info.metadata is not None:
                 child.version.update(info)
-                self._describe(child)
+                self.describe(child)
             return
         attrs = from_metadata(info.metadata, info.modified, self.policy.defaults)
         child = self.tree.add_file(directory, name, attrs)
@@ -246,10 +246,11 @@ class Listings:
         if self._cache is not None:
             self._cache.put(info)  # a HEAD's; a listing tells no metadata
 
-    def _describe(self, file: File) -> None:
+    def describe(self, file: File) -> None:
         """Attributes from what is known of the published version."""
         version = file.version
-        assert version is not None
+        if version is None:
+            return
         file.attrs = from_metadata(version.metadata, version.modified, self.policy.defaults)
         file.exact = version.metadata is not None
 
@@ -259,7 +260,7 @@ class Listings:
             file.version = Version(info)
         else:
             file.version.update(info)
-        self._describe(file)
+        self.describe(file)
         if self._cache is not None:
             self._cache.put(info)
 
@@ -328,7 +329,7 @@ class Listings:
                 metadata = known.get(info.key)
                 if metadata is not None and file.version is not None and file.version.info == info:
                     file.version.metadata = metadata
-                    self._describe(file)
+                    self.describe(file)
         rest = iter([file for file in todo if self._needs_head(file)])
 
         async def worker() -> None:

@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 
 from .attributes import to_metadata
-from .errors import FileSystemError
+from .errors import FileSystemError, S3fsxError
 from .listing import Listings
 from .objects import MAX_COPY
 from .tree import File
 from .upload import Transfers
+from .version import Version
 
 log = logging.getLogger("s3fsx.publisher")
 
@@ -60,11 +61,18 @@ class Publisher:
 
     async def store_attributes(self, file: File) -> None:
         """Make the published object's metadata agree with ``attrs``, by a copy onto itself. Above 5 GiB, where that
-        would be a multipart copy, they stay in memory only."""
+        would be a multipart copy, they stay in memory only. After a failure ``attrs`` are those of the object again."""
         file.explicit = False
         version = file.version
         if version is None:
             return
+        try:
+            await self._store_attributes(file, version)
+        except S3fsxError:
+            self._listings.describe(file)
+            raise
+
+    async def _store_attributes(self, file: File, version: Version) -> None:
         wanted = file.attrs
         if version.metadata is None:
             info = await self._store.head(version.key)
@@ -79,11 +87,8 @@ class Publisher:
         if version.size > MAX_COPY:
             log.info("%s: larger than 5 GiB, its new mode and times last until it is listed anew", file.path)
             return
-        if file.parent is not None:
-            # The copy of a multipart object has another ETag: a listing from before must not pass for a replacement.
-            self._listings.changed(file.parent, file.name)
-        info = await self._store.copy(version.key, version.key, etag=version.etag, metadata=new)
-        self._listings.learned(file, info)
+        names = () if file.parent is None else ((file.parent, file.name),)
+        with self._listings.changing(*names):  # a copy has another time, of a multipart object another ETag, too
+            info = await self._store.copy(version.key, version.key, etag=version.etag, metadata=new)
+            self._listings.learned(file, info)
         file.attrs = wanted
-        if file.parent is not None:
-            self._listings.changed(file.parent, file.name)

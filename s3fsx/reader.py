@@ -75,9 +75,7 @@ class Reader:
                 self._window.forget(block)
         if any(fetch is None for _, fetch in fetches):
             return await self._direct(offset, end - offset)
-        for _, fetch in fetches:
-            if fetch is not None and not fetch.done.is_set():
-                await self._wait(fetch)
+        await self._wait([fetch for _, fetch in fetches if fetch is not None])
         pieces: list[memoryview] = []
         for block, fetch in fetches:
             assert fetch is not None
@@ -91,18 +89,36 @@ class Reader:
             pieces.append(view[max(0, offset - block.start) : end - block.start])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _wait(self, fetch: _Fetch) -> None:
+    async def _wait(self, fetches: list[_Fetch]) -> None:
+        waiting = [fetch for fetch in fetches if not fetch.done.is_set()]
+        if not waiting:
+            return
         try:
             with trio.fail_after(self._deadline):
-                await fetch.done.wait()
+                for fetch in waiting:
+                    await fetch.done.wait()
         except trio.TooSlowError:
-            raise DeadlineExceeded(f"{self.version.key}: no data for {self._deadline:.0f} s") from None
+            raise self._late() from None
+
+    def _late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"{self.version.key}: no data for {self._deadline:.0f} s")
 
     async def _direct(self, offset: int, length: int) -> bytes:
         try:
-            return await self._store.get_range(self.version.key, offset, length, etag=self.version.etag)
-        except (Changed, NotFound) as e:
-            raise self._became_stale(e) from None
+            with trio.fail_after(self._deadline):
+                return await self._range(offset, length)
+        except trio.TooSlowError:
+            raise self._late() from None
+
+    async def _range(self, start: int, length: int) -> bytes:
+        """Again where our own rename or metadata change moved the version meanwhile."""
+        while True:
+            key, etag = self.version.key, self.version.etag
+            try:
+                return await self._store.get_range(key, start, length, etag=etag)
+            except (Changed, NotFound) as e:
+                if (key, etag) == (self.version.key, self.version.etag):
+                    raise self._became_stale(e) from None
 
     def _fetch(self, block: Block, *, needed: bool) -> _Fetch | None:
         """The fetch of a block, begun now if it was not; None when there is no memory for it."""
@@ -123,11 +139,7 @@ class Reader:
     async def _get(self, block: Block, fetch: _Fetch) -> None:
         try:
             with fetch.scope:
-                fetch.data = await self._store.get_range(
-                    self.version.key, block.start, block.length, etag=self.version.etag
-                )
-        except (Changed, NotFound) as e:
-            fetch.error = self._became_stale(e)
+                fetch.data = await self._range(block.start, block.length)
         except S3fsxError as e:
             fetch.error = e
         finally:

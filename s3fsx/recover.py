@@ -105,6 +105,9 @@ class Recovery:
             await abort_record(self._transfers, record, stray=True)  # copied already, only the source was left
             return
         info = await made_by(self._store, record.key, record.write_id)
+        if info is None and wanted != record.key and await upload.taken():
+            await self._bring_back(record)  # somebody else has the predicted name: it is not ours to replace
+            return
         if info is None:
             try:
                 await self._store.complete_upload(record.key, record.upload_id, list(record.parts))

@@ -25,6 +25,7 @@ log = logging.getLogger("s3fsx.upload")
 
 _COPY_PIECE = 1 << 30
 _COPIES_AT_ONCE = 8
+_ABORT_AGAIN = 60.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +193,14 @@ class Upload:
         """The journal need not know this upload any more."""
         await self._transfers.journal.remove(self.record.write_id)
 
+    async def taken(self) -> bool:
+        """Another's object is there under our key."""
+        try:
+            info = await self._store.head(self.key)
+        except NotFound:
+            return False
+        return (info.metadata or {}).get(WRITE_ID) != self.record.write_id
+
     async def confirm(self) -> ObjectInfo:
         """The object under our key is the one we completed, whole."""
         try:
@@ -235,7 +244,17 @@ class Upload:
         try:
             await self.abort()
         except S3fsxError as e:
-            log.warning("%s: could not abort the upload now (%s); the next mount will", self.key, e)
+            log.warning("%s: could not abort the upload now (%s); it will be tried again", self.key, e)
+            self._transfers.spawn(self._abort_in_the_end)
+
+    async def _abort_in_the_end(self) -> None:
+        """A mount may last for months, and parts cost money all the while. Should it end first, the next one aborts."""
+        while True:
+            await trio.sleep(_ABORT_AGAIN)
+            try:
+                return await self.abort()
+            except S3fsxError:
+                continue
 
 
 def _is_composite(etag: str) -> bool:

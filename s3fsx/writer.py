@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from .content import Content, Destination, WriteLimits
-from .errors import Changed, DeadlineExceeded, EndpointDown, NotFound, NotSupported, S3fsxError, Transient
+from .errors import Changed, DeadlineExceeded, EndpointDown, Exists, NotFound, NotSupported, S3fsxError, Transient
 from .memory import Budget
 from .objects import WRITE_ID, ObjectInfo
 from .parts import PartSchedule
@@ -26,6 +26,8 @@ from .version import Version
 
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.
 _ABORT = 10.0
+# Exists: somebody took the predicted name; the rename to it, which replaces, is still possible.
+_PASSING = (Transient, EndpointDown, DeadlineExceeded, Exists)
 
 
 class Writer:
@@ -157,7 +159,10 @@ class Writer:
             info = await self._finish(upload, own, new=new)
             await upload.forget()
         else:  # the prediction's key, or the file was renamed since the upload began
-            moved = await self._finish(upload, own, new=new, stray=True)
+            # What has got that name since is no concern of ours, and where the store would not mind we do.
+            if not self._store.capabilities.conditional_complete and await upload.taken():
+                raise Exists(f"{own}: was to become {upload.key}, which somebody else made meanwhile")
+            moved = await self._finish(upload, own, new=True, stray=True)
             info = await copy_object(self._transfers, Version(moved), self._destination.key, own)
             await upload.abort_quietly()  # removes the stray object
         self._published(info)
@@ -216,7 +221,7 @@ class Writer:
 
     async def _guarded(self, action: Callable[[], Awaitable[bool | None]]) -> bool:
         """A step of publishing within its deadline. A failure is final for this content, unless it is settled, every
-        byte in the store, and the failure may pass: then it stays settled and the step may be repeated."""
+        byte in the store, and the failure may pass: then it stays settled, to be published or renamed or deleted."""
         try:
             with trio.fail_after(self._limits.publish):
                 return bool(await action())
@@ -229,7 +234,7 @@ class Writer:
             raise
 
     def _fail_unless_settled(self, error: S3fsxError) -> None:
-        if self.settled_at is None or not isinstance(error, Transient | EndpointDown | DeadlineExceeded):
+        if self.settled_at is None or not isinstance(error, _PASSING):
             self._fail(error)
 
     # -- the end
@@ -257,6 +262,6 @@ class Writer:
             self.release_memory()
         if upload is not None:
             with trio.move_on_after(_ABORT) as scope:
-                await upload.abort()
+                await upload.abort_quietly()
             if scope.cancelled_caught:
                 upload.abort_later()

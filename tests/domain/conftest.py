@@ -16,7 +16,12 @@ Make = Callable[..., Domain]
 
 
 def _instant(test: Callable[[], Awaitable[object]], *, clock: None, instruments: Sequence[object]) -> object:
-    return trio.run(test, clock=MockClock(autojump_threshold=0))
+    # What pytest-trio does for Hypothesis, too: the same seed, the same schedule.
+    scheduler = trio._core._run
+    scheduler._r.seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scheduler, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+        return trio.run(test, clock=MockClock(autojump_threshold=0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

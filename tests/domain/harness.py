@@ -174,6 +174,10 @@ class Domain:
 
         self._nursery.start_soon(run)
 
+    @property
+    def busy(self) -> bool:
+        return bool(self._background)
+
     async def idle(self) -> None:
         """Until no background work is under way."""
         while self._background:
