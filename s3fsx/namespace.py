@@ -126,6 +126,8 @@ class Namespace:
         known = node.writer.base if node.writer is not None else None
         if node.version is not None:
             await self._store.delete(node.version.key)
+        elif node.writer is not None and node.writer.unsure:
+            await self._store.delete(self._layout.key(node.path))
         self._tree.detach(node)
         late = await self._drop_content(node)
         if late is not None and late is not known:

@@ -32,6 +32,7 @@ _PASSING = (Transient, EndpointDown, DeadlineExceeded, Exists)
 
 class Writer:
     """base: the published version, None for none yet. settled_at: trio's clock when it was settled, else None.
+    unsure: a publication failed that may have taken effect under the file's own name.
 
     Raises what the store raised; DeadlineExceeded; NotSupported for random writes into large objects; Changed when
     the object was replaced elsewhere since we took our content from it.
@@ -56,6 +57,7 @@ class Writer:
         self.dirty = base is None
         self.settled_at: float | None = None
         self.error: S3fsxError | None = None
+        self.unsure = False
 
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
@@ -146,6 +148,7 @@ class Writer:
         async with self._lock:
             self._raise_if_failed()
             if self.dirty:
+                self.unsure = True
                 await self._guarded(self._publish)
 
     async def _publish(self) -> None:
@@ -215,7 +218,7 @@ class Writer:
 
     def _published(self, info: ObjectInfo) -> None:
         self.base = Version(info)
-        self.dirty = False
+        self.dirty = self.unsure = False
         self.settled_at = None
         self._content.published()
 
