@@ -1,0 +1,462 @@
+"""What is in a directory, when it was asked, and how often."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+import trio
+
+from s3fsx.errors import EndpointDown, FileSystemError, ServerFault
+from s3fsx.tree import Directory, File
+from tests.domain.conftest import Make
+from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
+from tests.fakestore import FakeStore
+
+
+def fill(mount: Domain, count: int, directory: str = "dump") -> list[str]:
+    names = [f"vzdump-qemu-{i:05}-2026_11_20-13_15_26.vma.zst" for i in range(count)]
+    for name in names:
+        mount.store.poke(mount.key(f"{directory}/{name}"), b"x")
+    return names
+
+
+# -- seals
+
+
+async def test_a_listing_answers_hits_and_misses_without_another_request(mount: Domain) -> None:
+    names = fill(mount, 100)
+    assert await mount.names("dump") == names
+    for name in names:
+        assert isinstance(await mount.lookup(f"dump/{name}"), File)
+        assert await mount.lookup(f"dump/{name}.notes") is None
+        assert await mount.lookup(f"dump/{name}.protected") is None
+    assert mount.calls() == {"list_page": 1}
+
+
+async def test_a_lookup_alone_seals_a_small_directory(mount: Domain) -> None:
+    names = fill(mount, 100)
+    for name in names:
+        await mount.lookup(f"dump/{name}.notes")
+    assert mount.calls() == {"list_page": 1}
+
+
+async def test_ten_thousand_backups_and_their_probes_cost_ten_lists(make: Make) -> None:
+    mount = make(FakeStore(latency=(0.05, 0.05)))
+    names = fill(mount, 10_000)
+    assert await mount.names("dump") == names
+    for name in names:
+        await mount.lookup(f"dump/{name}")
+        await mount.lookup(f"dump/{name}.notes")
+        await mount.lookup(f"dump/{name}.protected")
+    assert mount.calls() == {"list_page": 10}
+
+
+async def test_names_of_a_large_directory_are_asked_one_by_one(mount: Domain) -> None:
+    names = fill(mount, 5000)
+    assert isinstance(await mount.lookup(f"dump/{names[4321]}"), File)
+    assert mount.calls() == {"list_page": 1, "head": 1}  # one page showed that it is large
+    assert await mount.lookup("dump/nothing") is None
+    assert mount.calls() == {"list_page": 2, "head": 2}
+    mount.store.poke(mount.key("dump/sub/x"), b"")
+    assert isinstance(await mount.lookup("dump/sub"), Directory)
+    mount.store.remove(mount.key(f"dump/{names[4321]}"))
+    assert await mount.lookup(f"dump/{names[4321]}") is None
+    assert len(await mount.names("dump")) == 5000
+
+
+async def test_many_who_ask_share_one_listing(make: Make) -> None:
+    mount = make(FakeStore(latency=(1.0, 1.0)))
+    fill(mount, 10)
+    async with trio.open_nursery() as nursery:
+        for i in range(20):
+            nursery.start_soon(mount.lookup, f"dump/{i}")
+        for _ in range(20):
+            nursery.start_soon(mount.names, "dump")
+    assert mount.calls() == {"list_page": 1}
+
+
+async def test_many_who_ask_share_one_failure(mount: Domain) -> None:
+    """Each trying by itself would add up their deadlines."""
+    mount.store.hang("list_page")
+    failures = 0
+
+    async def ask() -> None:
+        nonlocal failures
+        with pytest.raises(Exception, match="no answer within 10 s"):
+            await mount.names("dump")
+        failures += 1
+
+    started = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(ask)
+    assert failures == 10
+    assert trio.current_time() - started == pytest.approx(10)
+    mount.store.release("list_page")
+    assert await mount.names("dump") == []
+
+
+async def test_what_others_do_is_seen_within_the_ttl(mount: Domain) -> None:
+    mount.store.poke(mount.key("dump/a"), b"1")
+    assert await mount.names("dump") == ["a"]
+    mount.store.poke(mount.key("dump/b"), b"2")
+    mount.store.remove(mount.key("dump/a"))
+    assert await mount.names("dump") == ["a"]
+    await trio.sleep(5.1)
+    assert await mount.lookup("dump/a") is None
+    assert await mount.names("dump") == ["b"]
+
+
+async def test_a_listing_that_took_long_lives_longer(make: Make) -> None:
+    mount = make(FakeStore(latency=(1.0, 1.0)))
+    fill(mount, 3000)
+    await mount.names("dump")  # three pages, 3 s: lives 30 s
+    await trio.sleep(25)
+    await mount.names("dump")
+    assert mount.calls() == {"list_page": 3}
+    await trio.sleep(6)
+    await mount.names("dump")
+    assert mount.calls() == {"list_page": 6}
+
+
+async def test_a_ttl_of_zero_believes_nothing(make: Make) -> None:
+    mount = make(list_ttl=0.0)
+    mount.store.poke(mount.key("dump/a"), b"1")
+    assert await mount.names("dump") == ["a"]
+    mount.store.poke(mount.key("dump/a"), b"22")
+    mount.store.poke(mount.key("dump/b"), b"1")
+    assert (await mount.file("dump/a")).size == 2
+    assert await mount.names("dump") == ["a", "b"]
+    await mount.write("dump/c", b"3")
+    assert await mount.read("dump/c") == b"3"
+
+
+# -- an outage
+
+
+async def test_an_outage_answers_what_needs_no_answer_from_the_store(mount: Domain) -> None:
+    mount.store.poke(mount.key("dump/a"), b"1")
+    a = await mount.file("dump/a")
+    await trio.sleep(6)
+    mount.store.down = True
+    for path in ("dump", "images", "template", "template/iso", "private", "snippets", "import"):
+        assert isinstance(await mount.lookup(path), Directory)
+    assert await mount.lookup("dump/a") is a
+    with pytest.raises(EndpointDown):
+        await mount.lookup("dump/b")
+    with pytest.raises(EndpointDown):
+        await mount.names("dump")
+    with pytest.raises(EndpointDown):
+        await mount.rmdir("dump")
+    mount.store.down = False
+    assert await mount.names("dump") == ["a"]
+
+
+async def test_heads_that_hang_do_not_hold_a_listing_for_long(mount: Domain) -> None:
+    for i in range(100):
+        mount.store.poke(mount.key(f"snippets/{i}"), b"1")
+    mount.store.hang("head")
+    started = trio.current_time()
+    assert len(await mount.names("snippets")) == 100
+    assert trio.current_time() - started <= 10
+
+
+# -- versions
+
+
+async def test_a_replaced_object_is_another_inode_and_the_old_one_is_stale(mount: Domain) -> None:
+    mount.store.poke(mount.key("dump/a"), b"old")
+    old = await mount.file("dump/a")
+    handle = await mount.open("dump/a")
+    assert await mount.read_all(handle) == b"old"
+    mount.store.poke(mount.key("dump/a"), b"new")
+    await trio.sleep(6)
+    new = await mount.file("dump/a")
+    assert new.ino != old.ino
+    with pytest.raises(FileSystemError) as stale:
+        await mount.files.open(old, os.O_RDONLY)
+    assert stale.value.errno == errno.ESTALE
+    assert await mount.read("dump/a") == b"new"
+    assert mount.tree.get(old.ino) is old  # still open
+    await mount.files.release(handle)
+    assert mount.tree.get(old.ino) is None
+
+
+async def test_the_same_version_keeps_its_inode(mount: Domain) -> None:
+    mount.store.poke(mount.key("dump/a"), b"old")
+    old = await mount.file("dump/a")
+    await trio.sleep(6)
+    assert await mount.file("dump/a") is old
+
+
+async def test_our_own_publication_keeps_its_inode(mount: Domain) -> None:
+    await mount.write("dump/a", b"one")
+    first = await mount.file("dump/a")
+    await mount.write("dump/a", b"two")
+    await trio.sleep(6)
+    assert await mount.file("dump/a") is first
+
+
+# -- keys
+
+
+async def test_keys_that_cannot_be_files_are_hidden_and_counted(mount: Domain) -> None:
+    for key in ("dump//x", "dump/./y", "dump/../z", "dump/nul\0", "dump/" + "n" * 256, "dump/good", ".s3fsx/probe"):
+        mount.store.poke(mount.key(key), b"")
+    assert await mount.names("dump") == ["good"]
+    assert mount.listings.hidden["dump"] == 5
+    assert ".s3fsx" not in await mount.names()
+    assert await mount.lookup(".s3fsx") is None
+    with pytest.raises(FileSystemError):
+        await mount.create(".s3fsx")
+
+
+async def test_a_beside_a_slash_b_shows_the_directory(mount: Domain) -> None:
+    mount.store.poke(mount.key("dump/a"), b"file")
+    mount.store.poke(mount.key("dump/a-"), b"between them in key order")
+    mount.store.poke(mount.key("dump/a/b"), b"")
+    assert await mount.names("dump") == ["a", "a-"]
+    assert isinstance(await mount.lookup("dump/a"), Directory)
+    assert mount.listings.hidden["dump"] == 1
+    assert await mount.names("dump/a") == ["b"]
+
+
+@pytest.mark.parametrize("name", ["with space", "a+b", "100%", "ä€🎉", "%2F", "a\nb", "'\"&<>"])
+async def test_any_name_that_linux_allows(mount: Domain, name: str) -> None:
+    await mount.write(f"dump/{name}", b"x")
+    await trio.sleep(6)
+    assert await mount.names("dump") == [name]
+    await mount.rename(f"dump/{name}", f"dump/{name}2")
+    assert await mount.read(f"dump/{name}2") == b"x"
+    await mount.unlink(f"dump/{name}2")
+    assert mount.paths() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("x" * 256, errno.ENAMETOOLONG), ("a\0b", errno.EINVAL), ("..", errno.EINVAL)]
+)
+async def test_names_that_linux_does_not_allow(mount: Domain, name: str, code: int) -> None:
+    for call in (mount.create, mount.mkdir):
+        with pytest.raises(FileSystemError) as refused:
+            await call(f"dump/{name}")
+        assert refused.value.errno == code
+
+
+# -- our changes and a listing that is under way
+
+
+class Slow(FakeStore):
+    """Lists what was there when it was asked, and answers a second later."""
+
+    async def list_page(self, *args, **more):  # type: ignore[no-untyped-def]
+        page = await super().list_page(*args, **more)
+        await trio.sleep(1)
+        return page
+
+
+@pytest.fixture
+async def slow(make: Make, schedule: SmallSchedule) -> Domain:
+    mount = make(Slow(min_part=4 * KIB), schedule=schedule)
+    for name in "abc":
+        mount.store.poke(mount.key(f"dump/{name}"), name.encode())
+    await mount.names("dump")
+    await trio.sleep(6)  # not sealed any more
+    return mount
+
+
+async def list_meanwhile(mount: Domain, nursery: trio.Nursery) -> None:
+    nursery.start_soon(mount.names, "dump")
+    await trio.sleep(0.5)
+
+
+async def test_a_file_made_during_a_listing_stays(slow: Domain) -> None:
+    dump = await slow.directory("dump")
+    async with trio.open_nursery() as nursery:
+        await list_meanwhile(slow, nursery)
+        _, handle = await slow.files.create(dump, "new", slow.tree.root.attrs, os.O_WRONLY)
+        await slow.close(handle)
+    assert await slow.names("dump") == ["a", "b", "c", "new"]
+    assert slow.stored("dump/new") == b""
+
+
+async def test_a_file_deleted_during_a_listing_stays_deleted(make: Make) -> None:
+    """The deletion takes longer than the listing: it began before and ends after it."""
+    mount = make()
+    mount.store.poke(mount.key("dump/a"), b"")
+    dump = await mount.directory("dump")
+    await mount.names("dump")
+    mount.store.hang("delete")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.unlink, "dump/a")
+        await trio.sleep(5.5)
+        dump.sealed_until = -1.0
+        await mount.listings.refresh(dump, whole=True)
+        mount.store.release("delete")
+    assert await mount.names("dump") == []
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2, 0.9, 1.1])
+async def test_a_rename_during_a_listing(slow: Domain, delay: float) -> None:
+    dump = await slow.directory("dump")
+    a = dump.children["a"]
+    slow.store.latency = (0.3, 0.3)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(slow.names, "dump")
+        await trio.sleep(delay)
+        dump.sealed_until = trio.current_time() + 100  # only for the rename's own lookups
+        nursery.start_soon(slow.rename, "dump/a", "dump/z")
+    assert await slow.names("dump") == ["b", "c", "z"]
+    assert await slow.file("dump/z") is a
+    assert a.reachable
+    handle = await slow.open("dump/z", os.O_WRONLY | os.O_TRUNC)
+    await slow.fill(handle, b"not lost")
+    await slow.close(handle)
+    assert slow.stored("dump/z") == b"not lost"
+
+
+async def test_a_listing_between_the_deletion_and_the_end_of_a_rename(mount: Domain) -> None:
+    """The source is gone from the bucket already, the answer is not here yet."""
+    mount.store.poke(mount.key("dump/a"), b"1")
+    dump = await mount.directory("dump")
+    a = await mount.file("dump/a")
+    delete = mount.store.delete
+
+    async def slow_answer(key: str) -> None:
+        await delete(key)
+        dump.sealed_until = -1.0
+        await mount.listings.refresh(dump, whole=True)
+
+    mount.store.delete = slow_answer  # type: ignore[method-assign]
+    await mount.rename("dump/a", "dump/b")
+    assert await mount.names("dump") == ["b"]
+    assert await mount.file("dump/b") is a
+    assert not a.unlinked
+
+
+async def test_a_published_rewrite_is_not_undone_by_an_older_listing(slow: Domain) -> None:
+    a = slow.tree.root.children["dump"].children["a"]  # type: ignore[attr-defined]
+    handle = await slow.files.open(a, os.O_WRONLY | os.O_TRUNC)
+    await slow.fill(handle, b"rewritten")
+    await trio.sleep(6)
+    async with trio.open_nursery() as nursery:
+        await list_meanwhile(slow, nursery)
+        await slow.close(handle)
+    assert await slow.file("dump/a") is a
+    assert await slow.read("dump/a") == b"rewritten"
+
+
+async def test_a_directory_of_others_does_not_swallow_a_file_that_is_being_written(mount: Domain) -> None:
+    handle = await mount.create("dump/a")
+    await mount.fill(handle, b"mine")
+    mount.store.poke(mount.key("dump/a/b"), b"theirs")
+    await trio.sleep(6)
+    assert await mount.names("dump") == ["a"]
+    await mount.close(handle)
+    assert mount.stored("dump/a") == b"mine"
+    await trio.sleep(6)
+    assert isinstance(await mount.lookup("dump/a"), Directory)
+
+
+async def test_a_file_of_others_does_not_swallow_a_directory_with_unpublished_files(mount: Domain) -> None:
+    await mount.mkdir("dump/d")
+    handle = await mount.create("dump/d/x")
+    await mount.fill(handle, b"mine")
+    mount.store.remove(mount.key("dump/d/"))
+    mount.store.poke(mount.key("dump/d"), b"theirs")
+    await trio.sleep(6)
+    await mount.names("dump")
+    await mount.close(handle)
+    assert mount.stored("dump/d/x") == b"mine"
+
+
+async def test_a_file_being_written_is_listed_before_it_is_in_the_bucket(small: Domain) -> None:
+    handle = await small.create("dump/a")
+    await small.fill(handle, pattern(3 * SMALL_PART))
+    await trio.sleep(6)
+    assert await small.names("dump") == ["a"]
+    assert (await small.file("dump/a")).size == 3 * SMALL_PART
+    await small.close(handle)
+
+
+async def test_a_head_overtaken_by_a_rename_does_not_remove_the_new_name(mount: Domain) -> None:
+    mount.store.poke(mount.key("snippets/a"), b"1")
+    mount.store.hang("head")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.names, "snippets")
+        await trio.sleep(1)
+        a = (await mount.directory("snippets")).children["a"]
+        await mount.namespace._rename_file(a, None, mount.key("snippets/b"), "snippets/b")  # type: ignore[arg-type]
+        mount.tree.move(a, await mount.directory("snippets"), "b")
+        mount.store.release("head")
+    assert await mount.names("snippets") == ["b"]
+
+
+# -- bounds
+
+
+async def test_names_nobody_holds_are_forgotten_beyond_the_limit_but_never_the_content_directories(make: Make) -> None:
+    mount = make(nodes=100)
+    fill(mount, 500)
+    fill(mount, 500, "snippets/deep")
+    held = await mount.open(f"dump/vzdump-qemu-{7:05}-2026_11_20-13_15_26.vma.zst")
+    await mount.names("dump")
+    await trio.sleep(6)
+    await mount.names("snippets/deep")
+    await trio.sleep(6)
+    await mount.names("images")  # lists, and trims
+    assert len(mount.tree) < 100
+    assert mount.tree.get(held.file.ino) is held.file
+    for path in ("dump", "images", "template/iso", "template/cache", "private", "snippets", "import"):
+        assert isinstance(await mount.lookup(path), Directory), path
+    assert len(await mount.names("dump")) == 500
+
+
+async def test_a_directory_that_vanished_takes_its_nodes_along(mount: Domain) -> None:
+    before = len(mount.tree)
+    mount.store.poke(mount.key("dump/d/e/f"), b"")
+    await mount.names("dump/d/e")
+    mount.store.remove(mount.key("dump/d/e/f"))
+    await trio.sleep(6)
+    assert await mount.names("dump") == []
+    assert len(mount.tree) == before
+
+
+async def test_a_server_fault_is_an_error_and_not_an_empty_directory(mount: Domain) -> None:
+    fill(mount, 3)
+    mount.store.fail_next("list_page", ServerFault("500"))
+    with pytest.raises(ServerFault):
+        await mount.names("dump")
+    assert len(await mount.names("dump")) == 3
+
+
+# -- the cache
+
+
+async def test_the_cache_spares_the_head_of_an_unchanged_object(make: Make) -> None:
+    mount = make(cached=True)
+    mount.store.poke(mount.key("snippets/hook.sh"), b"#!/bin/sh", {"mode": "33261"})
+    assert (await mount.file("snippets/hook.sh")).attrs.mode == 0o755
+    assert mount.calls()["head"] == 1
+    again = make(mount.store, cached=True)
+    assert again.cache is not None
+    assert mount.cache is not None
+    again.cache.known = mount.cache.known
+    assert (await again.file("snippets/hook.sh")).attrs.mode == 0o755
+    assert again.calls()["head"] == 1
+    mount.store.poke(mount.key("snippets/hook.sh"), b"#!/bin/bash", {"mode": "33188"})
+    await trio.sleep(6)
+    assert (await again.file("snippets/hook.sh")).attrs.mode == 0o644
+    assert again.calls()["head"] == 2
+
+
+async def test_what_we_publish_is_cached(make: Make) -> None:
+    mount = make(cached=True)
+    await mount.write("snippets/a", b"x")
+    again = make(mount.store, cached=True)
+    assert again.cache is not None
+    assert mount.cache is not None
+    again.cache.known = mount.cache.known
+    assert (await again.file("snippets/a")).attrs.mode == 0o644
+    assert again.calls()["head"] == 0
