@@ -216,7 +216,7 @@ class Exchange:
         head, body = self._framed(self.answer())
         whole = self._length(head)
         length = int(whole * share)
-        self._client.send((head.with_length(length) if adapt else head).encode())
+        self._client.send((head.with_length(length) if adapt and whole else head).encode())
         position = None if flip is None or not whole else int(flip * whole)
         if body is None:
             self._relay(self._store, self._client, length, position)
