@@ -18,7 +18,7 @@ import trio
 
 from .attributes import Attributes, to_metadata
 from .content import WriteLimits
-from .errors import FileSystemError, S3fsxError
+from .errors import FileSystemError, NotSupported, S3fsxError
 from .layout import check_name
 from .listing import Listings
 from .memory import Budget
@@ -250,9 +250,15 @@ class Files:
             return writer.read(offset, length)
         if writer is not None and writer.dirty:
             # Parts that have left cannot be read back before they are an object.
-            await self._publisher.publish(file)
+            if writer.settled_at is not None or not file.writers:
+                await self._publisher.publish(file)
+            elif handle.writable or file.version is None:
+                raise NotSupported(f"{file.path}: is being written; what has left memory cannot be read before close")
+            # else: others read what is published until the new content is
         version = file.version
         if version is None:
+            if file.unlinked:
+                raise FileSystemError(errno.ESTALE, f"{file.path}: was deleted before it was published")
             return b""
         if handle.reader is None or handle.reader.version is not version:
             if handle.reader is not None:

@@ -19,9 +19,9 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 
@@ -39,7 +39,9 @@ CREATE TABLE IF NOT EXISTS uploads (
     path TEXT NOT NULL,
     size INTEGER NOT NULL,
     parts TEXT NOT NULL,
-    created REAL NOT NULL
+    created REAL NOT NULL,
+    etag TEXT NOT NULL,
+    modified REAL NOT NULL
 ) STRICT
 """
 
@@ -47,7 +49,8 @@ CREATE TABLE IF NOT EXISTS uploads (
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
     """One unfinished upload. key: what Complete will create. path: the file name it stands for, which differs from
-    the key's own path while a temporary name waits for its rename. size: bytes, 0 until settled."""
+    the key's own path while a temporary name waits for its rename. size: bytes, 0 until settled. etag, modified: of
+    the object once it is completed under a key it is not to keep, so that nothing else is ever deleted for it."""
 
     write_id: str
     upload_id: str
@@ -57,6 +60,8 @@ class UploadRecord:
     created: float
     size: int = 0
     parts: tuple[UploadedPart, ...] = ()
+    etag: str = ""
+    modified: float = 0.0
 
 
 class JournalInUse(ConfigError):
@@ -133,8 +138,10 @@ class Journal:
             record.size,
             parts,
             record.created,
+            record.etag,
+            record.modified,
         )
-        await self._run(lambda: self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?,?,?,?,?,?,?,?)", row))
+        await self._run(lambda: self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?,?,?,?,?,?,?,?,?,?)", row))
 
     async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
         """The record with some fields replaced, stored."""
@@ -149,15 +156,18 @@ class Journal:
         """All of them, oldest first."""
         rows = await self._run(
             lambda: self._db.execute(
-                "SELECT write_id, upload_id, state, key, path, created, size, parts FROM uploads ORDER BY created"
+                "SELECT write_id, upload_id, state, key, path, created, size, parts, etag, modified"
+                " FROM uploads ORDER BY created"
             ).fetchall()
         )
-        return [UploadRecord(*columns) for *columns, _ in ((*row[:7], _parts(row[7]), 0) for row in rows)]
+        return [_record(row) for row in rows]
 
     def close(self) -> None:
         self._db.close()
         os.close(self._lock_fd)
 
 
-def _parts(text: str) -> tuple[UploadedPart, ...]:
-    return tuple(UploadedPart(*part) for part in json.loads(text))
+def _record(row: Sequence[Any]) -> UploadRecord:
+    write_id, upload_id, state, key, path, created, size, parts, etag, modified = row
+    sent = tuple(UploadedPart(*part) for part in json.loads(parts))
+    return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, etag, modified)

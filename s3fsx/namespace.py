@@ -235,8 +235,8 @@ class Namespace:
         try:
             await self._copy_all(objects, source, destination, copied)
         except S3fsxError:
-            for info in copied.values():
-                await self._store.delete(info.key)
+            for info in objects:  # also where only the answer of a copy was lost: the target was empty before
+                await self._store.delete(destination + info.key[len(source) :])
             raise
         self._follow(node, copied)
         self._tree.move(node, new_parent, new_name)

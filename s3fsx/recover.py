@@ -11,15 +11,11 @@ from .journal import Journal, UploadRecord
 from .listing import Listings
 from .parts import compare_parts
 from .tree import Directory, File
-from .upload import Transfers, Upload, abort_record, copy_object, made_by, up_to
+from .upload import Transfers, Upload, abort_lost, abort_record, copy_object, made_by, remove_stray, up_to
 from .version import Version
 from .writer import Writer
 
 log = logging.getLogger("s3fsx.recover")
-
-# An upload whose id we never learnt is recognised by its key and by being begun when we asked for it (clock skew
-# beyond 15 minutes is refused by S3 itself).
-_SAME_MOMENT = 900.0
 
 
 class Recovery:
@@ -41,10 +37,13 @@ class Recovery:
                 await self._replay(record)
             except S3fsxError as e:
                 log.warning("%s: left in the journal (%s)", record.path, e)
+                if self._wanted(record) != record.key:
+                    self._transfers.strays[record.key] = record
 
     async def _replay(self, record: UploadRecord) -> None:
         if record.state == "opening":
-            await self._abort_unknown(record)
+            await abort_lost(self._transfers, record)
+            await self._journal.remove(record.write_id)
         elif record.state == "settled":
             await self._bring_back(record)
         elif record.state == "publishing":
@@ -55,14 +54,6 @@ class Recovery:
 
     def _wanted(self, record: UploadRecord) -> str:
         return self._listings.layout.key(record.path)
-
-    async def _abort_unknown(self, record: UploadRecord) -> None:
-        known = {r.upload_id for r in await self._journal.records()}
-        for upload in await self._store.list_uploads(record.key):
-            near = abs(upload.initiated - record.created) < _SAME_MOMENT
-            if upload.key == record.key and upload.upload_id not in known and near:
-                await self._store.abort_upload(upload.key, upload.upload_id)
-        await self._journal.remove(record.write_id)
 
     async def _bring_back(self, record: UploadRecord) -> None:
         """A temporary name was closed: it is there again, unpublished, waiting for its rename."""
@@ -118,6 +109,6 @@ class Recovery:
             info = await upload.confirm()
         if wanted != record.key:
             await copy_object(self._transfers, Version(info), wanted, record.path)
-            await self._store.delete(record.key)
+            await remove_stray(self._store, record)
         await self._journal.remove(record.write_id)
         log.info("%s: finished publishing %d bytes", record.path, record.size)

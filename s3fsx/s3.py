@@ -178,6 +178,8 @@ class S3Store:
     ) -> ObjectInfo:
         params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
         params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
+        if source != target:
+            await self._check_still(source, etag)  # before the target is touched
         work = _call("copy_object", params, _nothing)
         await self._requests.run(self._lanes.copy, "CopyObject", f"COPY {source} to {target}", work)
         if source != target:
@@ -201,7 +203,9 @@ class S3Store:
             params["ChecksumAlgorithm"] = "CRC32"  # Amazon refuses a part's checksum that was not announced here
         work = _call("create_multipart_upload", params, lambda answer: str(answer["UploadId"]))
         what = f"CREATE UPLOAD {key}"
-        upload_id = await self._requests.run(self._lanes.change, "CreateMultipartUpload", what, work)
+        # Once: when the answer is lost the upload may be there, and only the caller's journal can find it.
+        lane = replace(self._lanes.change, attempts=1)
+        upload_id = await self._requests.run(lane, "CreateMultipartUpload", what, work)
         self._write_ids[upload_id] = metadata.get(WRITE_ID, "")
         return upload_id
 

@@ -10,12 +10,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import trio
 
-from .errors import Changed, Corrupted, NotFound, S3fsxError, StoreError, Transient, UploadGone
+from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
 from .journal import Journal, UploadRecord
 from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
 from .parts import compare_parts, composite_etag, copy_ranges
@@ -26,15 +26,28 @@ log = logging.getLogger("s3fsx.upload")
 _COPY_PIECE = 1 << 30
 _COPIES_AT_ONCE = 8
 _ABORT_AGAIN = 60.0  # seconds
+_CREATE_AGAIN = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to begin an upload
+# Clock skew beyond 15 minutes is refused by S3 itself.
+_SAME_MOMENT = 900.0
 
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
-    """What every upload of a mount shares. spawn starts a background task that outlives the caller."""
+    """What every upload of a mount shares. spawn starts a background task that outlives the caller. strays: what the
+    journal holds about objects under keys they are not to keep, by key."""
 
     store: Store
     journal: Journal
     spawn: Callable[..., Any]
+    strays: dict[str, UploadRecord] = field(default_factory=dict)
+
+    async def claim(self, key: str, path: str, write_id: str = "") -> None:
+        """Something else is about to be published under ``key``: an object that an unfinished publication left there
+        and was still to remove becomes that something, and must not be removed any more. write_id: not this one."""
+        record = self.strays.get(key)
+        if record is not None and record.write_id != write_id:
+            del self.strays[key]
+            await self.journal.change(record, state="aborting", key=key, path=path)
 
 
 class Upload:
@@ -58,12 +71,18 @@ class Upload:
         write_id = uuid.uuid4().hex
         record = UploadRecord(write_id, "", "opening", key, path, time.time())
         await transfers.journal.put(record)
-        try:
-            upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
-        except StoreError as e:
-            if not isinstance(e, Transient):  # else it may have taken effect although its answer was lost
+        for again in (*_CREATE_AGAIN, None):
+            try:
+                upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
+                break
+            except (Transient, DeadlineExceeded) as e:  # it may have taken effect although its answer was lost
+                if again is None or isinstance(e, DeadlineExceeded) or not await _sweep(transfers, record):
+                    transfers.spawn(_sweep_in_the_end, transfers, record)  # also for an effect that is still to come
+                    raise
+                await trio.sleep(again)
+            except S3fsxError:
                 await transfers.journal.remove(write_id)
-            raise
+                raise
         record = await transfers.journal.change(record, upload_id=upload_id, state="open")
         return cls(transfers, record, {})
 
@@ -174,6 +193,7 @@ class Upload:
         if sum(part.size for part in ours) != size:
             raise Corrupted(f"{self.key}: {sum(p.size for p in ours)} bytes in parts, {size} were written")
         self._stray = stray
+        await self._transfers.claim(self.key, path, self.record.write_id)
         try:
             theirs = await self._store.list_parts(self.key, self.record.upload_id)
         except UploadGone:
@@ -187,10 +207,15 @@ class Upload:
                 self.record, state="publishing", path=path, size=size, parts=tuple(ours)
             )
             await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
-        return await self.confirm()
+        info = await self.confirm()
+        if stray:
+            self.record = await self._transfers.journal.change(self.record, etag=info.etag, modified=info.modified)
+            self._transfers.strays[self.key] = self.record
+        return info
 
     async def forget(self) -> None:
         """The journal need not know this upload any more."""
+        self._transfers.strays.pop(self.key, None)
         await self._transfers.journal.remove(self.record.write_id)
 
     async def taken(self) -> bool:
@@ -232,6 +257,8 @@ class Upload:
     async def abort(self) -> None:
         """Stop sending and leave nothing behind. If the store cannot be reached the journal keeps it for later."""
         self.stop()
+        if self._stray and self.record.modified and self.key not in self._transfers.strays:
+            self._stray = False  # claimed: the object belongs to a later publication
         self.record = await self._transfers.journal.change(self.record, state="aborting")
         while self.in_flight:  # a part that arrives after the abort would stay as an orphan
             await self._moved.wait()
@@ -281,8 +308,54 @@ async def made_by(store: Store, key: str, write_id: str) -> ObjectInfo | None:
 async def abort_record(transfers: Transfers, record: UploadRecord, *, stray: bool) -> None:
     """stray: should the upload have been completed after all, its object goes too."""
     await transfers.store.abort_upload(record.key, record.upload_id)
-    if stray and await made_by(transfers.store, record.key, record.write_id) is not None:
-        await transfers.store.delete(record.key)
+    if stray:
+        await remove_stray(transfers.store, record)
+    if transfers.strays.get(record.key, record).write_id == record.write_id:
+        transfers.strays.pop(record.key, None)
+    await transfers.journal.remove(record.write_id)
+
+
+async def remove_stray(store: Store, record: UploadRecord) -> None:
+    """Delete the object that was completed under a key it is not to keep, and nothing else: a server-side copy back to
+    that key has the same write id, but not the same time."""
+    info = await made_by(store, record.key, record.write_id)
+    if info is None or (record.modified and (info.etag, info.modified) != (record.etag, record.modified)):
+        return
+    await store.delete(record.key)
+
+
+async def abort_lost(transfers: Transfers, record: UploadRecord) -> None:
+    """An upload we asked for and whose id we never learnt: recognised by its key and the time it was begun. One that
+    the journal knows is not it, and of several that could be none is touched: other nodes use the bucket, too."""
+    known = {r.upload_id for r in await transfers.journal.records()}
+    lost = [
+        upload
+        for upload in await transfers.store.list_uploads(record.key)
+        if upload.key == record.key
+        and upload.upload_id not in known
+        and abs(upload.initiated - record.created) < _SAME_MOMENT
+    ]
+    if len(lost) > 1:
+        log.warning("%s: %d unfinished uploads could be ours; not touched", record.key, len(lost))
+        return
+    for upload in lost:
+        await transfers.store.abort_upload(upload.key, upload.upload_id)
+
+
+async def _sweep(transfers: Transfers, record: UploadRecord) -> bool:
+    """Whether nothing of a lost attempt is left: only then another may be made, so that there is one at most."""
+    try:
+        await abort_lost(transfers, record)
+    except S3fsxError:
+        return False
+    return True
+
+
+async def _sweep_in_the_end(transfers: Transfers, record: UploadRecord) -> None:
+    swept = False
+    while not swept:
+        await trio.sleep(_ABORT_AGAIN)
+        swept = await _sweep(transfers, record)
     await transfers.journal.remove(record.write_id)
 
 
@@ -294,6 +367,7 @@ async def copy_object(
     Raises Changed when the source is no longer the version we know.
     """
     store = transfers.store
+    await transfers.claim(target, path)
     if source.size <= MAX_COPY:
         return await store.copy(source.key, target, etag=source.etag, metadata=metadata)
     if metadata is None:

@@ -27,7 +27,7 @@ from .version import Version
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.
 _ABORT = 10.0
 # Exists: somebody took the predicted name; the rename to it, which replaces, is still possible.
-_PASSING = (Transient, EndpointDown, DeadlineExceeded, Exists)
+_PASSING = (Exists, Transient, EndpointDown, DeadlineExceeded, Exists)
 
 
 class Writer:
@@ -162,10 +162,16 @@ class Writer:
             info = await self._finish(upload, own, new=new)
             await upload.forget()
         else:  # the prediction's key, or the file was renamed since the upload began
-            # What has got that name since is no concern of ours, and where the store would not mind we do.
-            if not self._store.capabilities.conditional_complete and await upload.taken():
+            if self.settled_at is None:
+                await self._settle()  # what fails from here on leaves it settled: nothing is lost
+            # What has got that name since is no concern of ours. Asked for, because a store may ignore the condition.
+            if await upload.taken():
                 raise Exists(f"{own}: was to become {upload.key}, which somebody else made meanwhile")
-            moved = await self._finish(upload, own, new=True, stray=True)
+            try:
+                moved = await self._finish(upload, own, new=True, stray=True)
+            except Exists:
+                await upload.settle(own)
+                raise
             info = await copy_object(self._transfers, Version(moved), self._destination.key, own)
             await upload.abort_quietly()  # removes the stray object
         self._published(info)
@@ -197,6 +203,7 @@ class Writer:
         await self._check_base()
         metadata = {**self._destination.metadata(), WRITE_ID: uuid.uuid4().hex}
         only_if_absent = new and self._store.capabilities.conditional_put
+        await self._transfers.claim(key, self._destination.path)
         return await self._store.put(key, self._content.payload(), metadata=metadata, only_if_absent=only_if_absent)
 
     async def _finish(self, upload: Upload, path: str, *, new: bool, stray: bool = False) -> ObjectInfo:

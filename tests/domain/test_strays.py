@@ -1,0 +1,97 @@
+"""Objects and uploads that a publication left where they are not to stay: removed in the end, and nothing else is."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from s3fsx.errors import Exists, ServerFault
+from s3fsx.objects import Capabilities
+from tests.domain.conftest import Make
+from tests.domain.harness import SMALL_PART, Domain, SmallSchedule, pattern
+from tests.fakestore import FakeStore
+
+BODY = pattern(3 * SMALL_PART + 1)
+
+
+async def published_under_its_temporary_name(mount: Domain) -> None:
+    """x.tmp was read back; the object that was completed as x could not be deleted."""
+    await mount.write("dump/x.tmp", BODY)
+    mount.store.fail_next("delete", ServerFault("503"), times=1)
+    assert await mount.read("dump/x.tmp") == BODY
+    assert mount.paths() == ["dump/x", "dump/x.tmp"]
+
+
+@pytest.mark.expect_log("could not abort")
+async def test_what_could_not_be_deleted_goes_at_the_next_mount(small: Domain) -> None:
+    await published_under_its_temporary_name(small)
+    again = await small.restarted()
+    assert again.paths() == ["dump/x.tmp"]
+    await again.nothing_left()
+
+
+@pytest.mark.expect_log("could not abort")
+async def test_or_a_minute_later(small: Domain) -> None:
+    await published_under_its_temporary_name(small)
+    await trio.sleep(61)
+    assert small.paths() == ["dump/x.tmp"]
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("could not abort")
+@pytest.mark.parametrize("wait", [0, 61])
+async def test_a_rename_to_the_predicted_name_makes_the_stray_the_file(small: Domain, wait: float) -> None:
+    await published_under_its_temporary_name(small)
+    small.listings.tree.root.sealed_until = -1.0
+    await small.rename("dump/x.tmp", "dump/x")  # copied back: same bytes, same write id
+    await trio.sleep(wait)
+    again = await small.restarted()
+    assert again.paths() == ["dump/x"]
+    assert again.stored("dump/x") == BODY
+    await again.nothing_left()
+
+
+@pytest.mark.expect_log("could not abort")
+async def test_what_another_tool_copied_back_is_not_deleted(small: Domain) -> None:
+    await published_under_its_temporary_name(small)
+    await small.crash()
+    await trio.sleep(2)
+    store = small.store
+    await store.delete(small.key("dump/x"))
+    await store.copy(small.key("dump/x.tmp"), small.key("dump/x"), etag="")
+    again = await small.restarted()
+    assert again.paths() == ["dump/x", "dump/x.tmp"]
+
+
+@pytest.mark.parametrize("honoured", [True, False])
+async def test_the_predicted_name_is_taken_meanwhile(make: Make, schedule: SmallSchedule, honoured: bool) -> None:
+    """Nothing is replaced, nothing is lost, and the rename, which does replace, still works."""
+    store = FakeStore(capabilities=Capabilities(conditional_put=True, conditional_complete=honoured), min_part=4096)
+    small = make(store, schedule=schedule)
+    await small.write("dump/x.tmp", BODY)
+    await small.write("dump/x", b"precious")
+    with pytest.raises(Exists):
+        await small.read("dump/x.tmp")
+    assert small.stored("dump/x") == b"precious"
+    again = await small.restarted()
+    assert again.stored("dump/x") == b"precious"
+    await again.rename("dump/x.tmp", "dump/x")
+    assert again.stored("dump/x") == BODY
+    await again.nothing_left()
+
+
+async def test_an_upload_whose_id_was_lost_is_aborted_before_the_next_is_begun(small: Domain) -> None:
+    small.store.fail_next("create_upload", ServerFault("500"), after_effect=True)
+    await small.write("dump/a", BODY)
+    assert small.stored("dump/a") == BODY
+    await small.nothing_left()
+
+
+async def test_or_later_when_the_store_answers_again(small: Domain) -> None:
+    small.store.fail_next("create_upload", ServerFault("500"), after_effect=True, times=5)
+    small.store.fail_next("list_uploads", ServerFault("500"), times=3)
+    handle = await small.create("dump/a")
+    with pytest.raises(ServerFault):
+        await small.finish(handle, BODY)
+    await trio.sleep(190)
+    await small.nothing_left()
