@@ -218,7 +218,7 @@ class Listings:
         """The store need not know this name: it is virtual, or not published yet."""
         if isinstance(node, Directory):
             return self.is_content(node) or any(self._only_here(child) for child in node.children.values())
-        return isinstance(node, File) and (node.writer is not None or node.failed is not None)
+        return isinstance(node, File) and node.writer is not None
 
     def _unpublished(self, node: Node | None) -> bool:
         """Has content of ours that would be lost if another entry took its name."""

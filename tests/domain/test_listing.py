@@ -393,6 +393,19 @@ async def test_a_head_overtaken_by_a_rename_does_not_remove_the_new_name(mount: 
     assert await mount.names("snippets") == ["b"]
 
 
+async def test_a_file_whose_rewrite_failed_vanishes_when_others_delete_it(mount: Domain) -> None:
+    await mount.write("dump/a", b"old")
+    handle = await mount.open("dump/a", os.O_WRONLY | os.O_TRUNC)
+    mount.store.fail_next("put", ServerFault("500"))
+    with pytest.raises(ServerFault):
+        await mount.close(handle)
+    await trio.sleep(6)
+    assert await mount.names("dump") == ["a"]
+    mount.store.remove(mount.key("dump/a"))
+    await trio.sleep(6)
+    assert await mount.names("dump") == []
+
+
 # -- bounds
 
 

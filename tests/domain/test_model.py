@@ -228,10 +228,11 @@ class Model:
         if entry is None:
             return
         self.note(f"read {entry.path}")
-        file = await self.mount.file(entry.path)
-        writer = file.writer
-        streaming = writer is not None and writer.dirty and not writer.in_memory and writer.settled_at is None
+        streaming = False
         try:
+            file = await self.mount.file(entry.path)
+            writer = file.writer
+            streaming = writer is not None and writer.dirty and not writer.in_memory and writer.settled_at is None
             seen = await self.mount.read(entry.path)
         except NotSupported:
             assert streaming
