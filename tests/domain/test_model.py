@@ -202,6 +202,8 @@ class Model:
             return
         self.flushed(entry)
         if not entry.handles and not entry.gone:
+            for op in ("list_page", "head"):
+                self.mount.store._faults.pop(op, None)  # the model's own question is not what is tested
             if self.faults and await self.mount.lookup(entry.path) is None:
                 # An empty temporary name is stored by release, which tells nobody; its rename will.
                 await self.failed(ServerFault("in release"), [entry.path])
@@ -491,6 +493,11 @@ def store(seed: int, **more: object) -> FakeStore:
     )
 
 
+def sizes(schedule: SmallSchedule, seed: int) -> SmallSchedule:
+    """Every fifth run as on a store that insists on equal parts."""
+    return schedule if seed % 5 else SmallSchedule(SMALL_PART, SMALL_PART, uniform=True)
+
+
 EXPECTED = "could not be|renamed, but|could not abort|is lost"
 
 
@@ -508,7 +515,7 @@ async def run(mount: Domain, models: list[Model], steps: int) -> None:
 @pytest.mark.expect_log("under its temporary name: .* which somebody else made", optional=True)
 @pytest.mark.parametrize("seed", range(50 * RUNS))
 async def test_one_task(make: Make, schedule: SmallSchedule, seed: int) -> None:
-    mount = make(store(seed), schedule=schedule, budget=256 * KIB)
+    mount = make(store(seed), schedule=sizes(schedule, seed), budget=256 * KIB)
     await run(mount, [Model(mount, "dump", random.Random(seed), faults=False)], 120)
     await mount.nothing_left()
 
@@ -516,7 +523,7 @@ async def test_one_task(make: Make, schedule: SmallSchedule, seed: int) -> None:
 @pytest.mark.expect_log(EXPECTED, optional=True)
 @pytest.mark.parametrize("seed", range(50 * RUNS))
 async def test_one_task_with_faults(make: Make, schedule: SmallSchedule, seed: int) -> None:
-    mount = make(store(seed), schedule=schedule, budget=256 * KIB)
+    mount = make(store(seed), schedule=sizes(schedule, seed), budget=256 * KIB)
     await run(mount, [Model(mount, "dump", random.Random(seed), faults=True)], 120)
     after = await mount.restarted()
     await after.nothing_left()
@@ -526,7 +533,7 @@ async def test_one_task_with_faults(make: Make, schedule: SmallSchedule, seed: i
 @pytest.mark.parametrize("seed", range(20 * RUNS))
 async def test_three_tasks(make: Make, schedule: SmallSchedule, seed: int) -> None:
     """On different directories of one mount, sharing its budget."""
-    mount = make(store(seed), schedule=schedule, budget=256 * KIB)
+    mount = make(store(seed), schedule=sizes(schedule, seed), budget=256 * KIB)
     for i in range(3):
         await mount.mkdir(f"t{i}")
     await run(mount, [Model(mount, f"t{i}", random.Random(3 * seed + i), faults=False) for i in range(3)], 60)
