@@ -81,6 +81,10 @@ class Endpoint:
     def down(self) -> bool:
         return self.down_since is not None
 
+    async def wait_down(self) -> None:
+        """Until the breaker is open."""
+        await self._opened.wait()
+
     def reset_counters(self) -> None:
         """Forget what was counted so far: a probe wants its requests to fail."""
         self.requests = self.retries = 0

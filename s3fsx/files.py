@@ -171,6 +171,7 @@ class Files:
         """A new file, or the existing one without O_EXCL."""
         self._namespace.require_writable()
         check_name(name)
+        await self._listings.settled_place(parent)
         self._listings.layout.key(self._listings.child_path(parent, name))
         existing = await self._listings.lookup(parent, name)
         if existing is not None:

@@ -1,6 +1,4 @@
-"""The kernel's requests: decode, call one domain method, encode. The one place where errors become an errno.
-
-pyfuse3 ends its main loop on any exception but FUSEError, so every handler catches everything. What the root and the
+"""The kernel's requests: decode, call one domain method, encode. What the root and the
 content directories are asked (statfs, getattr, lookup, mkdir, opendir) is answered from memory: Proxmox does that
 every ten seconds and has no working timeout.
 """
@@ -8,65 +6,41 @@ every ten seconds and has no working timeout.
 from __future__ import annotations
 
 import errno
-import functools
 import logging
 import os
 import stat
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import pyfuse3
 
 from . import replies
 from .attributes import KEPT_BITS, Attributes
-from .errors import EndpointDown, FileSystemError, S3fsxError
+from .errors import FileSystemError
 from .files import Files, Handle
 from .layout import check_name
 from .listing import Listings
 from .namespace import Namespace
+from .operation import Requests, operation
 from .tree import Directory, File, Node, Tree
 
 log = logging.getLogger("s3fsx.fuse")
 
-F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
-
 _USAGE_EVERY = 60.0
-_QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY})
 
 
 @dataclass(frozen=True, slots=True)
 class KernelPolicy:
     """attr_ttl: seconds the kernel may keep an attribute or a name. capacity: bytes df shows. xattrs: answer
-    getxattr (costs a request per write(2), see docs/DESIGN.md). default_umask: bits cleared from asked modes."""
+    getxattr (costs a request per write(2), see docs/DESIGN.md). requests: most that may wait for the store at once;
+    above it new ones are refused, so that those answered from memory always find a task."""
 
     attr_ttl: float
     capacity: int
     xattrs: bool
-
-
-def _operation(handler: F) -> F:
-    """Domain errors as errno; anything unexpected as EIO and a line in the log."""
-
-    @functools.wraps(handler)
-    async def wrapped(self: Any, *args: Any) -> Any:
-        try:
-            return await handler(self, *args)
-        except pyfuse3.FUSEError:
-            raise
-        except FileSystemError as e:
-            if e.errno not in _QUIET:
-                log.info("%s: %s (%s)", handler.__name__, e, errno.errorcode.get(e.errno, e.errno))
-            raise pyfuse3.FUSEError(e.errno) from None
-        except S3fsxError as e:
-            self.report(handler.__name__, e)
-            raise pyfuse3.FUSEError(e.errno) from None
-        except Exception:
-            log.exception("%s failed; this is a bug", handler.__name__)
-            raise pyfuse3.FUSEError(errno.EIO) from None
-
-    return cast(F, wrapped)
+    requests: int
 
 
 class FileSystem(pyfuse3.Operations):
@@ -89,24 +63,16 @@ class FileSystem(pyfuse3.Operations):
         self._handles: dict[int, Handle] = {}
         self._directories: dict[int, tuple[Directory, list[Node] | None]] = {}
         self._usage = (0, -_USAGE_EVERY)
-        self._last_report: tuple[str, float] = ("", 0.0)
-        self.errors = 0
+        self.requests = Requests(now)
 
     @property
     def open_files(self) -> int:
         return len(self._handles)
 
-    def report(self, what: str, error: S3fsxError) -> None:
-        """One line per error, the same one at most once in ten seconds: an outage must not fill the disk with log."""
-        self.errors += 1
-        text = f"{what}: {error}"
-        if isinstance(error, EndpointDown):  # that it is down was said once, by the endpoint
-            log.debug("%s", text)
-            return
-        now = self._now()
-        if text != self._last_report[0] or now - self._last_report[1] > 10:
-            self._last_report = (text, now)
-            log.warning("%s", text)
+    def _admit(self) -> None:
+        """Before anything that may ask the store, except what a program needs to finish writing."""
+        if self.requests.under_way > self._policy.requests:
+            raise FileSystemError(errno.EIO, f"more than {self._policy.requests} requests wait for S3")
 
     # -- decoding and encoding
 
@@ -165,10 +131,13 @@ class FileSystem(pyfuse3.Operations):
 
     # -- names
 
-    @_operation
+    @operation
     async def lookup(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         parent = self._directory(parent_inode)
-        node = await self._listings.lookup(parent, self._name(name))
+        text = self._name(name)
+        if not self._listings.layout.is_content(self._listings.child_path(parent, text)):
+            self._admit()
+        node = await self._listings.lookup(parent, text)
         if node is not None:
             return self._shown(node)
         life = min(self._policy.attr_ttl, self._listings.sealed_for(parent))
@@ -180,16 +149,17 @@ class FileSystem(pyfuse3.Operations):
         for ino, count in inode_list:
             self._tree.forget(ino, count)
 
-    @_operation
+    @operation
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         node = self._node(inode)
         if isinstance(node, File) and node.handles == 0:
+            self._admit()
             now = await self._listings.current(node)
             if now is not node:
                 raise FileSystemError(errno.ESTALE, f"{node.path}: was replaced or deleted elsewhere")
         return self._entry(node)
 
-    @_operation
+    @operation
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -200,15 +170,17 @@ class FileSystem(pyfuse3.Operations):
     def _new_attrs(self, mode: int, ctx: pyfuse3.RequestContext) -> Attributes:
         return Attributes(mode & KEPT_BITS & ~ctx.umask, ctx.uid, ctx.gid, time.time_ns())
 
-    @_operation
+    @operation
     async def rmdir(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._admit()
         await self._namespace.rmdir(self._directory(parent_inode), self._name(name))
 
-    @_operation
+    @operation
     async def unlink(self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
+        self._admit()
         await self._namespace.unlink(self._directory(parent_inode), self._name(name))
 
-    @_operation
+    @operation
     async def rename(
         self,
         parent_inode_old: int,
@@ -218,6 +190,7 @@ class FileSystem(pyfuse3.Operations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> None:
+        self._admit()
         if flags & ~pyfuse3.RENAME_NOREPLACE:
             raise FileSystemError(errno.EINVAL, "names cannot be exchanged")
         await self._namespace.rename(
@@ -228,19 +201,19 @@ class FileSystem(pyfuse3.Operations):
             no_replace=bool(flags & pyfuse3.RENAME_NOREPLACE),
         )
 
-    @_operation
+    @operation
     async def link(
         self, inode: int, new_parent_inode: int, new_name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         raise FileSystemError(errno.EPERM, "an object has one name: no hard links")
 
-    @_operation
+    @operation
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         raise FileSystemError(errno.EPERM, "no symbolic links in a bucket")
 
-    @_operation
+    @operation
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -257,7 +230,7 @@ class FileSystem(pyfuse3.Operations):
 
     # -- directories
 
-    @_operation
+    @operation
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         directory = self._directory(inode)
         number = self._next_handle
@@ -265,10 +238,11 @@ class FileSystem(pyfuse3.Operations):
         self._directories[number] = (directory, None)
         return number
 
-    @_operation
+    @operation
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory, nodes = self._directories[fh]
         if nodes is None or start_id == 0:
+            self._admit()
             nodes = await self._listings.children(directory)
             self._directories[fh] = (directory, nodes)
         for index in range(start_id, len(nodes)):
@@ -280,18 +254,19 @@ class FileSystem(pyfuse3.Operations):
                 return
             self._tree.looked_up(node)
 
-    @_operation
+    @operation
     async def releasedir(self, fh: int) -> None:
         self._directories.pop(fh, None)
 
-    @_operation
+    @operation
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
         """Every change of a name is in the bucket when its call returns."""
 
     # -- files
 
-    @_operation
+    @operation
     async def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> pyfuse3.FileInfo:
+        self._admit()
         file = self._file(inode)
         handle = await self._files.open(file, flags)
         etag = file.version.etag if file.version is not None and file.writer is None else ""
@@ -299,36 +274,38 @@ class FileSystem(pyfuse3.Operations):
         file.cached_etag = etag
         return pyfuse3.FileInfo(fh=self._add_handle(handle), keep_cache=keep)
 
-    @_operation
+    @operation
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        self._admit()
         file, handle = await self._files.create(
             self._directory(parent_inode), self._name(name), self._new_attrs(mode, ctx), flags
         )
         return pyfuse3.FileInfo(fh=self._add_handle(handle), keep_cache=False), self._shown(file)
 
-    @_operation
+    @operation
     async def read(self, fh: int, off: int, size: int) -> Any:  # bytes-like: pyfuse3 takes any buffer
+        self._admit()
         return await self._files.read(self._handle(fh), off, size)
 
-    @_operation
+    @operation
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         return await self._files.write(self._handle(fh), off, buf)
 
-    @_operation
+    @operation
     async def flush(self, fh: int) -> None:
         await self._files.flush(self._handle(fh))
 
-    @_operation
+    @operation
     async def fsync(self, fh: int, datasync: bool) -> None:
         await self._files.fsync(self._handle(fh))
 
-    @_operation
+    @operation
     async def release(self, fh: int) -> None:
         await self._files.release(self._handles.pop(fh))
 
-    @_operation
+    @operation
     async def setattr(
         self,
         inode: int,
@@ -359,7 +336,7 @@ class FileSystem(pyfuse3.Operations):
 
     # -- the mount
 
-    @_operation
+    @operation
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """f_blocks = 0 is what Proxmox reads as "storage inactive": the truth while the endpoint is down."""
         return replies.statvfs(0 if self._listings.store.down else self._policy.capacity, self._used())
@@ -373,7 +350,7 @@ class FileSystem(pyfuse3.Operations):
             self._usage = (used, now)
         return used
 
-    @_operation
+    @operation
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if not self._policy.xattrs:
             raise pyfuse3.FUSEError(errno.ENOSYS)
@@ -384,14 +361,14 @@ class FileSystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value.encode()
 
-    @_operation
+    @operation
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         return list(replies.xattrs(self._node(inode))) if self._policy.xattrs else []
 
-    @_operation
+    @operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:
         raise FileSystemError(errno.EOPNOTSUPP, "extended attributes are read-only")
 
-    @_operation
+    @operation
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         raise FileSystemError(errno.EOPNOTSUPP, "extended attributes are read-only")

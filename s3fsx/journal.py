@@ -45,6 +45,11 @@ CREATE TABLE IF NOT EXISTS uploads (
 ) STRICT
 """
 
+_PUT = """
+INSERT OR REPLACE INTO uploads (write_id, upload_id, state, key, path, size, parts, created, etag, modified)
+VALUES (?,?,?,?,?,?,?,?,?,?)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class UploadRecord:
@@ -107,6 +112,7 @@ class Journal:
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA journal_size_limit=1048576")
             db.execute(_SCHEMA)
+            _migrate(db)
             os.chmod(path, 0o600)
         except (sqlite3.Error, OSError) as e:
             os.close(lock_fd)
@@ -141,7 +147,7 @@ class Journal:
             record.etag,
             record.modified,
         )
-        await self._run(lambda: self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?,?,?,?,?,?,?,?,?,?)", row))
+        await self._run(lambda: self._db.execute(_PUT, row))
 
     async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
         """The record with some fields replaced, stored."""
@@ -165,6 +171,14 @@ class Journal:
     def close(self) -> None:
         self._db.close()
         os.close(self._lock_fd)
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """A journal of an earlier version gets the columns it lacks."""
+    there = {row[1] for row in db.execute("PRAGMA table_info(uploads)")}
+    for column, kind in (("etag", "TEXT NOT NULL DEFAULT ''"), ("modified", "REAL NOT NULL DEFAULT 0")):
+        if column not in there:
+            db.execute(f"ALTER TABLE uploads ADD COLUMN {column} {kind}")
 
 
 def _record(row: Sequence[Any]) -> UploadRecord:

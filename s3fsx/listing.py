@@ -7,6 +7,7 @@ The content directories of Proxmox exist without asking anybody.
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Iterator
@@ -31,6 +32,8 @@ _LIFE_PER_SECOND_OF_LISTING = 10
 # Above this many files in one directory their exact mode and mtime come with open, not with the listing.
 _EXACT_UP_TO = 1000
 _HEADS_AT_ONCE = 8
+# Seconds a change waits for the end of a directory rename (at most rename_limit server-side copies).
+_MOVE_LIMIT = 60.0
 _EXACT_WITHIN = 10.0
 
 
@@ -64,6 +67,7 @@ class Listings:
         self.policy = policy
         self._cache = cache
         self._under_way: dict[int, _Listing] = {}
+        self._moving: dict[int, trio.Event] = {}
         self.hidden: dict[str, int] = {}
         self._add_content(tree.root)
 
@@ -87,6 +91,33 @@ class Listings:
     def sealed_for(self, directory: Directory) -> float:
         """Seconds the listing of the directory is still good for, at least 0."""
         return max(0.0, directory.sealed_until - trio.current_time())
+
+    # -- directories that are being renamed
+
+    @contextmanager
+    def moving(self, directory: Directory) -> Iterator[None]:
+        """What is below is being copied away: whoever wants to change something there waits until it has moved."""
+        event = self._moving[directory.ino] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._moving[directory.ino]
+            event.set()
+
+    async def settled_place(self, node: Node | None) -> None:
+        """Until nothing above the node is being renamed; EBUSY when that takes too long."""
+        while self._moving:
+            event: trio.Event | None = None
+            above = node
+            while above is not None and event is None:
+                event = self._moving.get(above.ino)
+                above = above.parent
+            if event is None:
+                return
+            with trio.move_on_after(_MOVE_LIMIT) as scope:
+                await event.wait()
+            if scope.cancelled_caught:
+                raise FileSystemError(errno.EBUSY, "the directory is being renamed")
 
     # -- asking
 

@@ -42,6 +42,7 @@ log = logging.getLogger("s3fsx.mount")
 
 # Requests the loop serves at once. Every one that waits for S3 holds a task, and statfs must still find one.
 _TASKS = 1000
+_RESERVE = 100
 _IDLE_TASKS = 8
 # Seconds that requests under way get to end after SIGTERM, within systemd's 90.
 _DRAIN = 30.0
@@ -112,7 +113,7 @@ class Mount:
             self.listings,
             self.namespace,
             self.files,
-            KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs),
+            KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs, _TASKS - _RESERVE),
             time.monotonic,
         )
 
@@ -153,7 +154,7 @@ class Mount:
             "nodes": len(self.tree),
             "metadata_cache": {"hits": self.cache.hits, "misses": self.cache.misses},
             "hidden_keys": sum(self.listings.hidden.values()),
-            "errors": self.fuse.errors,
+            "errors": self.fuse.requests.errors,
         }
 
 
@@ -280,7 +281,7 @@ async def _serve(
         ready()
         await _first(stop, ended)
         # After a signal requests are still served meanwhile; after an unmount there are none any more.
-        await mount.files.publish_waiting(-1.0)
+        await _publish_waiting(mount)
     finally:
         if not ended.is_set():
             pyfuse3.terminate()
@@ -289,6 +290,24 @@ async def _serve(
             requests.cancel()
         pyfuse3.close(unmount=True)
         await mount.files.abandon_unfinished()
+
+
+async def _publish_waiting(mount: Mount) -> None:
+    """What waits for a rename gets its own name, unless the store is gone: the journal keeps it for the next mount."""
+
+    async def give_up_when_down() -> None:
+        await mount.store.endpoint.wait_down()
+        nursery.cancel_scope.cancel()
+
+    with trio.move_on_after(mount.settings.publish_deadline) as limit:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(give_up_when_down)
+            await mount.files.publish_waiting(-1.0)
+            nursery.cancel_scope.cancel()
+    left = sum(1 for file in mount.tree.files() if file.writer is not None and file.writer.settled_at is not None)
+    if left:
+        why = "took too long" if limit.cancelled_caught else "S3 is down"
+        log.warning("%d files that wait for a rename stay in the journal (%s); the next mount has them", left, why)
 
 
 async def _first(*events: trio.Event) -> None:

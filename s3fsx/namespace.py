@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
@@ -42,6 +45,7 @@ class Namespace:
         self._transfers = transfers
         self._publisher = publisher
         self._policy = policy
+        self._changing: Counter[int] = Counter()  # changes of names under way, by directory
 
     def require_writable(self) -> None:
         if self._policy.read_only:
@@ -52,6 +56,21 @@ class Namespace:
         if node is None:
             raise FileSystemError(errno.ENOENT, f"{self._listings.child_path(parent, name)}: no such file")
         return node
+
+    @asynccontextmanager
+    async def _change(self, *names: tuple[Directory, str]) -> AsyncIterator[None]:
+        """Around a change of names: not while a directory above is being renamed, and no such rename meanwhile."""
+        for directory, _ in names:
+            await self._listings.settled_place(directory)
+        for directory, _ in names:
+            self._changing[directory.ino] += 1
+        try:
+            with self._listings.changing(*names):
+                yield
+        finally:
+            for directory, _ in names:
+                self._changing[directory.ino] -= 1
+            self._changing += Counter()  # drops what is zero
 
     # -- directories
 
@@ -64,7 +83,7 @@ class Namespace:
         key = self._layout.directory(path)
         if await self._listings.lookup(parent, name) is not None:
             raise FileSystemError(errno.EEXIST, f"{path}: exists")
-        with self._listings.changing((parent, name)):
+        async with self._change((parent, name)):
             await self._store.put(key, Payload.of(b""), metadata=to_metadata(attrs, directory=True))
             node = self._tree.add_directory(parent, name, attrs)
             node.marker = True
@@ -78,7 +97,7 @@ class Namespace:
         await self._require_empty(node)
         if self._listings.is_content(node):
             raise FileSystemError(errno.EBUSY, f"{node.path}: content directories always exist")
-        with self._listings.changing((parent, name)):
+        async with self._change((parent, name)):
             await self._store.delete(self._layout.directory(node.path))
             self._tree.detach(node)
         await self._keep_directory(parent)
@@ -117,7 +136,7 @@ class Namespace:
         node = await self._existing(parent, name)
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
-        with self._listings.changing((parent, name)):
+        async with self._change((parent, name)):
             await self._remove(node)
         await self._keep_directory(parent)
 
@@ -135,6 +154,7 @@ class Namespace:
 
     async def _drop_content(self, node: File) -> Version | None:
         """Forget what is unpublished; the version that its writer published last."""
+        node.deleted_size = node.size  # with 0 the kernel would answer reads by itself, as if it were empty
         writer, node.writer = node.writer, None
         node.failed = None
         if writer is None:
@@ -155,7 +175,7 @@ class Namespace:
         if target is not None and no_replace:
             raise FileSystemError(errno.EEXIST, f"{target.path}: exists")
         path = self._listings.child_path(new_parent, new_name)
-        with self._listings.changing((parent, name), (new_parent, new_name)):
+        async with self._change((parent, name), (new_parent, new_name)):
             if isinstance(node, Directory):
                 await self._rename_directory(node, target, new_parent, new_name, path)
             elif isinstance(target, Directory):
@@ -227,23 +247,17 @@ class Namespace:
             if ancestor is node:
                 raise FileSystemError(errno.EINVAL, f"{path}: is inside {node.path}")
             ancestor = ancestor.parent
-        if self._unpublished(node):
-            raise FileSystemError(errno.EBUSY, f"{node.path}: has files that are being written")
         source, destination = self._layout.directory(node.path), self._layout.directory(path)
-        objects = await self._all_below(source)
-        copied: dict[str, ObjectInfo] = {}
-        try:
-            await self._copy_all(objects, source, destination, copied)
-        except S3fsxError:
-            for info in objects:  # also where only the answer of a copy was lost: the target was empty before
-                await self._store.delete(destination + info.key[len(source) :])
-            raise
-        self._follow(node, copied)
-        self._tree.move(node, new_parent, new_name)
-        for info in objects:
-            await self._store.delete(info.key)
-        node.marker = source in copied
-        if not objects:
+        with self._listings.moving(node):
+            if self._unpublished(node):
+                raise FileSystemError(errno.EBUSY, f"{node.path}: something in it is being changed")
+            objects, copied = await self._copy_all(source, destination)
+            self._follow(node, copied)
+            self._tree.move(node, new_parent, new_name)
+            node.marker = source in copied
+            for info in objects:
+                await self._store.delete(info.key)
+        if not node.children and not node.marker:
             await self._keep_directory(node)
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
@@ -260,7 +274,8 @@ class Namespace:
                     child.version.update(moved)
 
     def _unpublished(self, directory: Directory) -> bool:
-        return any(
+        """Something below is being written, or a name below is being changed."""
+        return self._changing[directory.ino] > 0 or any(
             self._unpublished(c) if isinstance(c, Directory) else isinstance(c, File) and _dirty(c)
             for c in directory.children.values()
         )
@@ -280,12 +295,12 @@ class Namespace:
             if token is None:
                 return objects
 
-    async def _copy_all(
-        self, objects: list[ObjectInfo], source: str, destination: str, copied: dict[str, ObjectInfo]
-    ) -> None:
-        """copied: what was done, by the old key, also when this fails half way."""
-        queue = iter(objects)
+    async def _copy_all(self, source: str, destination: str) -> tuple[list[ObjectInfo], dict[str, ObjectInfo]]:
+        """Copies every object below a prefix; what was there, and the copies by the old key. All or nothing."""
+        objects = await self._all_below(source)
+        copied: dict[str, ObjectInfo] = {}
         failed: list[S3fsxError] = []
+        queue = iter(objects)
 
         async def worker() -> None:
             for info in queue:
@@ -302,7 +317,10 @@ class Namespace:
             for _ in range(_COPIES_AT_ONCE):
                 nursery.start_soon(worker)
         if failed:
+            for info in objects:  # also where only the answer of a copy was lost: the target was empty before
+                await self._store.delete(destination + info.key[len(source) :])
             raise failed[0]
+        return objects, copied
 
 
 def _dirty(file: File) -> bool:

@@ -27,6 +27,7 @@ class Publisher:
 
     async def publish(self, file: File) -> None:
         """The object is verified in the bucket under the file's own name when this returns; cheap when it is clean."""
+        await self._listings.settled_place(file.parent)
         writer = file.writer
         if writer is None:
             return
@@ -62,6 +63,7 @@ class Publisher:
     async def store_attributes(self, file: File) -> None:
         """Make the published object's metadata agree with ``attrs``, by a copy onto itself. Above 5 GiB, where that
         would be a multipart copy, they stay in memory only. After a failure ``attrs`` are those of the object again."""
+        await self._listings.settled_place(file.parent)
         file.explicit = False
         version = file.version
         if version is None:

@@ -55,9 +55,21 @@ class File(Node):
     """version: what is published (None: nothing yet). exact: attrs come from the object's metadata, not from a listing.
     writer: unpublished content. failed: why the last writer's bytes are lost; told at the next rename.
     cached_etag: the version whose pages the kernel may hold. created: made by us, not published yet, nothing was there.
-    explicit: somebody set attributes that the published object may not have yet. writers: handles open for writing."""
+    explicit: somebody set attributes that the published object may not have yet. writers: handles open for writing.
+    deleted_size: what it had when it was deleted unpublished."""
 
-    __slots__ = ("cached_etag", "created", "exact", "explicit", "failed", "unlinked", "version", "writer", "writers")
+    __slots__ = (
+        "cached_etag",
+        "created",
+        "deleted_size",
+        "exact",
+        "explicit",
+        "failed",
+        "unlinked",
+        "version",
+        "writer",
+        "writers",
+    )
 
     def __init__(self, ino: int, parent: Directory, name: str, attrs: Attributes) -> None:
         super().__init__(ino, parent, name, attrs)
@@ -68,6 +80,7 @@ class File(Node):
         self.unlinked = False
         self.cached_etag = ""
         self.created = False
+        self.deleted_size = 0
         self.explicit = False
         self.writers = 0
 
@@ -75,7 +88,7 @@ class File(Node):
     def size(self) -> int:
         if self.writer is not None:
             return self.writer.size
-        return self.version.size if self.version is not None else 0
+        return self.version.size if self.version is not None else self.deleted_size
 
 
 class Directory(Node):

@@ -17,7 +17,7 @@ import trio
 
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
 from .journal import Journal, UploadRecord
-from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
+from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import compare_parts, composite_etag, copy_ranges
 from .version import Version
 
@@ -335,11 +335,20 @@ async def abort_lost(transfers: Transfers, record: UploadRecord) -> None:
         and upload.upload_id not in known
         and abs(upload.initiated - record.created) < _SAME_MOMENT
     ]
-    if len(lost) > 1:
-        log.warning("%s: %d unfinished uploads could be ours; not touched", record.key, len(lost))
+    # Ours never got a part; one that has some is another node's, at work.
+    empty = [upload for upload in lost if not await _has_parts(transfers.store, upload)]
+    if len(empty) > 1:
+        log.warning("%s: %d unfinished uploads could be ours; not touched", record.key, len(empty))
         return
-    for upload in lost:
+    for upload in empty:
         await transfers.store.abort_upload(upload.key, upload.upload_id)
+
+
+async def _has_parts(store: Store, upload: UploadInfo) -> bool:
+    try:
+        return bool(await store.list_parts(upload.key, upload.upload_id))
+    except (UploadGone, NotFound):
+        return True
 
 
 async def _sweep(transfers: Transfers, record: UploadRecord) -> bool:

@@ -5,8 +5,8 @@
     clean      published by ``publish`` (close or fsync of an ordinary name) or ``commit`` (rename of a temporary one)
 
 Law: every await that depends on the content holds ``_lock``; ``error`` is sticky, because bytes a program believes
-written are gone, and comes out of every later call until the file is opened anew. (A refused random write is not: its
-program was told, and nothing that was written is lost.)
+written are gone, and comes out of every later call until the file is opened anew. A refused random write counts, once
+anything was changed.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ class Writer:
             self._raise_if_failed()
             await self._content.write(self.base, offset, data)
             self._changed()
-        except NotSupported:
-            raise
         except S3fsxError as e:
-            self._fail(e)
+            # A program that goes on after a refused write (qemu-img does) must not get its half published as a whole.
+            if self.dirty or not isinstance(e, NotSupported):
+                self._fail(e)
             raise
         finally:
             self._lock.release()
@@ -106,7 +106,12 @@ class Writer:
                 self._raise_if_failed()
                 if size == self.size:
                     return
-                await self._content.truncate(self.base, size)
+                try:
+                    await self._content.truncate(self.base, size)
+                except S3fsxError as e:
+                    if self.dirty:
+                        self._fail(e)
+                    raise
             self._changed()
 
     def _changed(self) -> None:

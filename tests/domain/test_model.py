@@ -145,8 +145,9 @@ class Model:
         self.note(f"write {entry.path} {offset}+{len(data)}")
         try:
             await self.mount.files.write(handle, offset, data)
-        except NotSupported:
+        except NotSupported as e:
             assert offset < size, "a sequential write is always possible"
+            await self.poisoned(e, entry, handle)
             return
         except FileSystemError as e:
             self.refused(e, errno.EBADF, entry.gone)
@@ -167,13 +168,20 @@ class Model:
         self.note(f"truncate {entry.path} {size}")
         try:
             await self.mount.files.truncate(handle.file, size)
-        except NotSupported:
+        except NotSupported as e:
             assert 0 < size < len(entry.data)
+            await self.poisoned(e, entry, handle)
             return
         except S3fsxError as e:
             await self.failed(e, [entry.path])
             return
         entry.data = entry.data[:size].ljust(size, b"\0")
+
+    async def poisoned(self, error: NotSupported, entry: Entry, handle: Handle) -> None:
+        """What was refused in a changed file leaves nothing of the change."""
+        writer = handle.file.writer
+        if writer is not None and writer.error is not None and not entry.gone:
+            await self.failed(error, [entry.path])
 
     async def flush(self) -> None:
         chosen = self.some_handle()
@@ -380,7 +388,7 @@ class Model:
             raise AssertionError(f"refused without a reason: {error!r}") from error
 
     def expected(self, error: S3fsxError) -> None:
-        assert self.faults or isinstance(error, Exists), error
+        assert self.faults or isinstance(error, Exists | NotSupported), error
         self.note(f"  {error!r}")
 
     async def failed(self, error: S3fsxError, paths: list[str], *, removing: bool = False) -> None:

@@ -1,0 +1,75 @@
+"""Around every request of the kernel: the one place where errors become an errno.
+
+pyfuse3 ends its main loop on any exception but FUSEError, so everything is caught here.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import pyfuse3
+
+from .errors import EndpointDown, FileSystemError, S3fsxError
+
+log = logging.getLogger("s3fsx.fuse")
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+_QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY})
+_SAME_AGAIN = 10.0  # seconds
+
+
+class Requests:
+    """under_way: requests being handled. errors: failures told to programs that are the store's or ours."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.under_way = 0
+        self.errors = 0
+        self._now = now
+        self._told: dict[str, float] = {}
+
+    def report(self, what: str, error: S3fsxError) -> None:
+        """A line per kind of error and operation, at most one in ten seconds: an outage must not fill the disk."""
+        self.errors += 1
+        text = f"{what}: {error}"
+        if isinstance(error, EndpointDown):  # that it is down was said once, by the endpoint
+            log.debug("%s", text)
+            return
+        now, kind = self._now(), f"{what} {type(error).__name__}"
+        if now - self._told.get(kind, -_SAME_AGAIN) >= _SAME_AGAIN:
+            self._told[kind] = now
+            log.warning("%s", text)
+
+
+def operation(handler: F) -> F:
+    """For the methods of an object with ``requests``: domain errors as errno; anything unexpected as EIO and a line
+    in the log."""
+
+    @functools.wraps(handler)
+    async def wrapped(self: Any, *args: Any) -> Any:
+        requests: Requests = self.requests
+        requests.under_way += 1
+        try:
+            return await handler(self, *args)
+        except pyfuse3.FUSEError:
+            raise
+        except FileSystemError as e:
+            if e.errno == errno.ENOMEM:
+                requests.report(handler.__name__, e)
+            elif e.errno not in _QUIET:
+                log.info("%s: %s (%s)", handler.__name__, e, errno.errorcode.get(e.errno, e.errno))
+            raise pyfuse3.FUSEError(e.errno) from None
+        except S3fsxError as e:
+            requests.report(handler.__name__, e)
+            raise pyfuse3.FUSEError(e.errno) from None
+        except Exception:
+            log.exception("%s failed; this is a bug", handler.__name__)
+            raise pyfuse3.FUSEError(errno.EIO) from None
+        finally:
+            requests.under_way -= 1
+
+    return cast(F, wrapped)
