@@ -18,7 +18,7 @@ from functools import partial
 from . import __version__, config, launch, log, mountpoint, report
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, no_core_dumps
 from .errors import ConfigError, S3fsxError
-from .status import mounts, read_status, socket_path
+from .status import mounts, read_status, removed_if_dead, socket_path
 
 DESCRIPTION = (
     "An S3 bucket as a directory, made for Proxmox VE: success means the bytes are in the bucket and verified."
@@ -122,12 +122,14 @@ def mount_helper(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-N", dest="namespace", help="not supported")
     parser.add_argument("-t", dest="type", help="accepted, means nothing here")
     args = parser.parse_args(arguments)
-    args.foreground, args.log_file = False, None
+    args.foreground, args.log_file, args.helper = False, None, True
     return _guarded(_mount, args)
 
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """run(args), with every exception as one line and an exit code."""
+    if args.debug:
+        log.setup("debug", foreground=True, debug=True)  # until the command sets up its own
     try:
         return run(args)
     except KeyboardInterrupt:
@@ -150,6 +152,9 @@ def _mount(args: argparse.Namespace) -> int:
     settings = config.load(args.source, args.options).settings
     if args.log_file:
         settings = replace(settings, log_file=os.path.abspath(args.log_file))
+    if getattr(args, "helper", False) and mountpoint.is_mounted(args.mountpoint, settings.bucket, settings.prefix):
+        # mount -a, which knows a mounted line only by SOURCE and type, and mountinfo has others for ours.
+        return _is_served(settings.runtime_dir, args.mountpoint)
     path = mountpoint.prepare(args.mountpoint)
     socket_path(settings.runtime_dir, path)  # refuses a path that is too long
     if getattr(args, "fake", False):
@@ -162,6 +167,15 @@ def _mount(args: argparse.Namespace) -> int:
     return code
 
 
+def _is_served(runtime_dir: str, directory: str) -> int:
+    path = mountpoint.absolute(directory)
+    pidfd = mountpoint.daemon_of(socket_path(runtime_dir, path))
+    if pidfd is None:
+        raise S3fsxError(f"{path}: mounted, but no daemon answers: s3fsx umount --lazy {path}, then mount again")
+    os.close(pidfd)
+    return EXIT_OK
+
+
 def _run_mount() -> launch.Run:
     from .mount import run
 
@@ -170,7 +184,7 @@ def _run_mount() -> launch.Run:
 
 def _umount(args: argparse.Namespace) -> int:
     path = mountpoint.absolute(args.mountpoint)
-    pidfd = mountpoint.daemon_of(socket_path(config.load(None, args.options).settings.runtime_dir, path))
+    pidfd = mountpoint.daemon_of(socket_path(config.runtime_dir(args.options), path))
     try:
         mountpoint.unmount(path, lazy=args.lazy)
         if pidfd is not None and not args.lazy and not mountpoint.wait_for_end(pidfd, args.timeout):
@@ -184,9 +198,12 @@ def _umount(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    runtime_dir = config.load(None, args.options).settings.runtime_dir
+    runtime_dir = config.runtime_dir(args.options)
     sockets = mounts(runtime_dir)
-    here = {path for path, kind in mountpoint.mounted().items() if kind == mountpoint.FSTYPE}
+    # After the sockets: a daemon mounts first, so that one that is about to listen is here.
+    every = mountpoint.mounted()
+    here = {path for path, kind in every.items() if kind == mountpoint.FSTYPE}
+    sockets = {path: socket for path, socket in sockets.items() if path in every or not removed_if_dead(socket)}
     if args.mountpoint is not None:
         wanted = [mountpoint.absolute(args.mountpoint)]
         if wanted[0] not in sockets and wanted[0] not in here:

@@ -6,8 +6,10 @@ Later layers win: defaults, DIR/s3fsx.toml, DIR/NAME.toml, S3FSX_* variables, SO
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import ssl
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +17,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from . import aliases, credentials, mountopts
-from .configfile import ConfigFile, FileReader, read_file
+from .configfile import ConfigFile, FileReader, Unreadable, read_file
 from .errors import ConfigError
 from .layout import Layout
 from .s3options import S3Options
 from .settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
 from .values import show_size
+
+log = logging.getLogger(__name__)
 
 CONFIG_DIR = "/etc/s3fsx"
 COMMON = "s3fsx"
@@ -83,7 +87,30 @@ def load(
         name: Effective(getattr(settings, name), given[name].origin if name in given else "default") for name in SCHEMA
     }
     check(settings, {name: item.origin for name, item in effective.items()}, need_bucket=source is not None)
+    _check_ca_file(settings, effective["ca_file"].origin, read_file)
     return Config(settings, effective)
+
+
+def runtime_dir(
+    options: Sequence[str] = (), *, env: Mapping[str, str] = os.environ, read_file: FileReader = read_file
+) -> str:
+    """Where the status sockets are. Nothing else that is wrong with files or environment matters to who asks for this.
+
+    Raises ConfigError for a bad -o or a bad value.
+    """
+    given: dict[str, _Given] = {}
+    common = os.path.join(env.get("S3FSX_CONFIG_DIR") or CONFIG_DIR, COMMON + ".toml")
+    try:
+        layers = [_toml(common, read_file, missing_ok=True)]
+    except ConfigError as error:
+        log.debug("%s; left out", error)
+        layers = []
+    layers += [_environment(env)]
+    for rank, layer in enumerate(layers):
+        _merge(given, [item for item in layer if aliases.target(item[0]) == "runtime_dir"], rank)
+    for name, value, origin in _options(options):
+        _merge(given, [(name, value, origin)], len(layers))
+    return str(given["runtime_dir"].value) if "runtime_dir" in given else Settings().runtime_dir
 
 
 _Layer = list[tuple[str, object, str]]
@@ -96,6 +123,11 @@ def _toml(path: str, read: FileReader, *, missing_ok: bool = False) -> _Layer:
         if missing_ok:
             return []
         raise
+    except Unreadable as error:
+        if not missing_ok:
+            raise
+        log.debug("%s; left out", error)  # root's, and of no concern to a user who mounts his own
+        return []
     try:
         pairs = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError as error:
@@ -120,7 +152,10 @@ def _named(source: str, directory: str, read: FileReader) -> _Layer:
     try:
         return _toml(path, read)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; SOURCE is its NAME, or s3://BUCKET[/PREFIX]") from None
+        hint = "leave out .toml" if source.endswith(".toml") else "SOURCE is its NAME, or s3://BUCKET[/PREFIX]"
+        raise ConfigError(f"{path}: no such file; {hint}") from None
+    except Unreadable as error:
+        raise ConfigError(f"{error}; S3FSX_CONFIG_DIR names another directory") from None
 
 
 def _address(source: str) -> dict[str, object]:
@@ -215,6 +250,21 @@ def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool =
     except ConfigError as error:
         name = "layout" if str(error).startswith("layout") else "prefix"
         raise ConfigError(f"{origins[name]}: {error}") from None
+
+
+def _check_ca_file(settings: Settings, origin: str, read: FileReader) -> None:
+    if not settings.ca_file or not settings.verify_tls:
+        return
+    where = f"{origin}: ca_file = {settings.ca_file}"
+    try:
+        # Parsed as OpenSSL will parse it, which ignores whatever stands between the certificates.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=read(settings.ca_file).text)
+    except FileNotFoundError:
+        raise ConfigError(f"{where}: no such file") from None
+    except (ssl.SSLError, ValueError):
+        raise ConfigError(f"{where}: no certificate in PEM form in it") from None
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: ca_file: {error}") from None
 
 
 def to_s3_options(settings: Settings) -> S3Options:

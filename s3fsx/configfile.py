@@ -26,16 +26,22 @@ class ConfigFile:
             raise ConfigError(self.exposed)
 
 
+class Unreadable(ConfigError):
+    """There, or in a directory, that this user may not read."""
+
+
 FileReader = Callable[[str], ConfigFile]
 
 
 def read_file(path: str) -> ConfigFile:
-    """The file at path. Raises FileNotFoundError, and ConfigError for everything else that is wrong with it."""
+    """The file at path. Raises FileNotFoundError, Unreadable, and ConfigError for all else that is wrong with it."""
     try:
         # O_NONBLOCK: opening a FIFO must not wait for its writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         raise
+    except PermissionError:
+        raise Unreadable(f"{path}: this user may not read it") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     try:

@@ -26,6 +26,7 @@ from .journal import Journal, JournalInUse
 from .layout import Layout
 from .listing import ListingPolicy, Listings
 from .memory import Budget, tame_malloc
+from .mountpoint import source_name
 from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
 from .parts import PartSchedule
@@ -164,8 +165,7 @@ def _root_attrs(defaults: Defaults) -> Attributes:
 
 def _fuse_options(settings: Settings) -> set[str]:
     options = set(pyfuse3.default_options)
-    name = f"s3://{settings.bucket}/{settings.prefix}"
-    options.add("fsname=" + "".join(c if c.isascii() and (c.isalnum() or c in ":/._-") else "_" for c in name))
+    options.add("fsname=" + source_name(settings.bucket, settings.prefix))
     options.add("subtype=s3fsx")
     for wanted, option in (
         (settings.allow_other, "allow_other"),

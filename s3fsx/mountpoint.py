@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import ConfigError, S3fsxError
 
@@ -22,16 +23,46 @@ FSTYPE = "fuse.s3fsx"
 COMMAND_LIMIT = 30.0
 
 
-def mounted(mountinfo: str | None = None) -> dict[str, str]:
-    """Mount point -> file system type, the topmost where several are stacked (proc(5))."""
-    found: dict[str, str] = {}
+class Entry(NamedTuple):
+    """kind: the file system type. source: a device, or what a FUSE daemon calls itself. owner: the uid that mounted
+    it; None for what is no FUSE mount."""
+
+    kind: str
+    source: str
+    owner: int | None
+
+
+def table(mountinfo: str | None = None) -> dict[str, Entry]:
+    """Mount point -> entry, the topmost where several are stacked (proc(5))."""
+    found: dict[str, Entry] = {}
     for line in (Path(MOUNTINFO).read_text(errors="surrogateescape") if mountinfo is None else mountinfo).splitlines():
         before, _, after = line.partition(" - ")
-        fields = before.split(" ")
+        fields, (kind, source, options, *_) = before.split(" "), [*after.split(" "), "", "", ""]
         if len(fields) > 4 and after:
-            path = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-            found[path] = after.split(" ")[0]
+            owner = re.search(r"\buser_id=(\d+)", options)
+            found[_plain(fields[4])] = Entry(kind, _plain(source), int(owner[1]) if owner else None)
     return found
+
+
+def _plain(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
+
+
+def mounted() -> dict[str, str]:
+    """Mount point -> file system type."""
+    return {path: entry.kind for path, entry in table().items()}
+
+
+def source_name(bucket: str, prefix: str) -> str:
+    """What mountinfo, df and mount(8) call a mount; characters that mean something in mount options become "_"."""
+    name = f"s3://{bucket}/{prefix}"
+    return "".join(c if c.isascii() and (c.isalnum() or c in ":/._-") else "_" for c in name)
+
+
+def is_mounted(path: str, bucket: str, prefix: str) -> bool:
+    """Whether this bucket and prefix are mounted there, by s3fsx."""
+    entry = table().get(absolute(path))
+    return entry is not None and (entry.kind, entry.source) == (FSTYPE, source_name(bucket, prefix))
 
 
 def absolute(path: str) -> str:
@@ -72,12 +103,16 @@ def _refuse_mounted(path: str) -> None:
 def unmount(path: str, *, lazy: bool = False) -> None:
     """umount(8), or fusermount3 where this user is not root. Raises ConfigError and S3fsxError in one line."""
     path = absolute(path)
-    kind = mounted().get(path)
-    if kind is None:
+    entry = table().get(path)
+    if entry is None:
         raise ConfigError(f"{path}: not a mountpoint")
-    if not kind.startswith("fuse"):
-        raise ConfigError(f"{path}: a {kind} mount, not one of s3fsx")
-    if os.geteuid() == 0:
+    if not entry.kind.startswith("fuse"):
+        raise ConfigError(f"{path}: a {entry.kind} mount, not one of s3fsx")
+    user = os.geteuid()
+    if user not in (0, entry.owner):
+        whose = "root" if entry.owner == 0 else f"root or uid {entry.owner}, whose mount it is,"
+        raise S3fsxError(f"{path}: only {whose} can unmount it")
+    if user == 0:
         # -i: no helper that another package may have put there.
         command = ["umount", "-i", *(["-l"] if lazy else []), path]
     else:
@@ -90,6 +125,8 @@ def unmount(path: str, *, lazy: bool = False) -> None:
         raise S3fsxError(f"{path}: {command[0]} did not end within {COMMAND_LIMIT:.0f} s") from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"{command[0]} failed with {done.returncode}"
+        if "busy" in said.lower():
+            said += f" (a program still uses it: fuser -vm {path} shows which; or s3fsx umount --lazy {path})"
         raise S3fsxError(said if path in said else f"{path}: {said}")
 
 

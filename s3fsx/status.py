@@ -48,16 +48,47 @@ def socket_path(runtime_dir: str, mountpoint: str) -> str:
 
 
 def mounts(runtime_dir: str) -> dict[str, str]:
-    """Mount point -> socket, for every socket in runtime_dir that tells its mount point."""
+    """Mount point -> socket, for every socket in runtime_dir that tells its mount point.
+
+    Raises S3fsxError when this user may not see them.
+    """
     try:
         names = sorted(os.listdir(runtime_dir))
     except FileNotFoundError:
         return {}
+    except PermissionError:
+        raise S3fsxError(
+            f"{runtime_dir}: only {_owner(runtime_dir)} can see the mounts there; -o runtime_dir=DIR shows your own"
+        ) from None
+    except OSError as error:
+        raise S3fsxError(f"{runtime_dir}: {error.strerror}") from None
     return {
         unquote(name.removesuffix(SUFFIX)): os.path.join(runtime_dir, name)
         for name in names
         if name.endswith(SUFFIX) and not name.startswith(HASHED)
     }
+
+
+def _owner(path: str) -> str:
+    try:
+        uid = os.stat(path).st_uid
+    except OSError:  # a directory above it is closed, too
+        return "root"
+    return f"uid {uid}" if uid else "root"
+
+
+def removed_if_dead(path: str) -> bool:
+    """Whether nobody listens at a socket, which is then gone: a daemon that was killed leaves its own."""
+    try:
+        if _alive(path):
+            return False
+        os.unlink(path)
+    except FileNotFoundError:
+        return True
+    except OSError as error:
+        log.debug("%s: %s", path, error.strerror)
+        return False
+    return True
 
 
 async def serve_status(

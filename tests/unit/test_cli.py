@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import __version__, cli, launch, mountpoint
+from s3fsx import __version__, cli, launch, log, mountpoint, report
 from s3fsx.errors import AccessDenied, S3fsxError
 from s3fsx.settings import Settings
 from s3fsx.status import socket_path
@@ -28,6 +30,7 @@ def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     monkeypatch.setenv("S3FSX_CONFIG_DIR", str(directory))
     monkeypatch.setattr(cli, "no_core_dumps", lambda: None)  # cannot be undone, and pytest goes on
+    monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # the handlers are pytest's
     return directory
 
 
@@ -159,6 +162,24 @@ def test_the_helper_of_mount(run: Run, launched: list[tuple[str, Settings, str]]
     assert (code, err) == (2, "s3fsx: -N is not supported: enter the namespace first, with nsenter\n")
 
 
+def test_mount_a_finds_what_is_mounted_and_served(
+    run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`mount -a` calls the helper for a line whose mount is up; only a living mount of the same source is fine."""
+    here = {str(tmp_path): mountpoint.Entry(mountpoint.FSTYPE, "s3://bucket/p/", 0)}
+    monkeypatch.setattr(mountpoint, "table", lambda: here)
+    monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.open(os.devnull, os.O_RDONLY))
+    assert run("s3://bucket/p", str(tmp_path), command=cli.mount_helper) == (0, "", "")
+    code, _, err = run("s3://bucket/q", str(tmp_path), command=cli.mount_helper)
+    assert (code, "already a mountpoint" in err) == (2, True)
+    code, _, err = run("mount", "s3://bucket/p", str(tmp_path))  # a person is told
+    assert (code, "already a mountpoint" in err) == (2, True)
+    monkeypatch.setattr(mountpoint, "daemon_of", lambda path: None)
+    code, _, err = run("s3://bucket/p", str(tmp_path), command=cli.mount_helper)
+    assert (code, "no daemon answers: s3fsx umount --lazy" in err) == (1, True)
+    assert launched == []
+
+
 def test_config_show(run: Run, no_configuration: Path) -> None:
     secret = no_configuration / "pve1.toml"
     secret.write_text('bucket = "bbb"\naccess_key = "AK"\nsecret_key = "hunter2"\n')
@@ -184,6 +205,7 @@ def test_status_of_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state: dict[str, object] = {"source": "s3://b/", "endpoint": {"down": False, "last": None}, "notes": [], "s": 1.5}
+    state |= {"errors": {}, "uptime_s": 7500}
     answers = {socket_path(str(tmp_path), "/mnt/a"): state}
 
     def read_status(path: str) -> dict[str, object]:
@@ -193,7 +215,7 @@ def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     Path(socket_path(str(tmp_path), "/mnt/a")).touch()
     monkeypatch.setattr(cli, "read_status", read_status)
-    monkeypatch.setattr(mountpoint, "mounted", lambda: {"/mnt/b": mountpoint.FSTYPE, "/": "ext4"})
+    monkeypatch.setattr(mountpoint, "mounted", lambda: dict.fromkeys(("/mnt/a", "/mnt/b"), mountpoint.FSTYPE))
     code, out, _ = run("status", "--json", "-o", f"runtime_dir={tmp_path}")
     assert code == 1  # one of them is dead
     assert json.loads(out) == {"/mnt/a": state, "/mnt/b": {"error": "no s3fsx runs there"}}
@@ -205,9 +227,61 @@ def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ["endpoint"],
         ["down", "no"],
         ["last", "-"],
-        ["notes", "-"],
         ["s", "1.5"],
+        ["uptime", "2h", "5m"],
     ]
+
+
+def test_times_for_people() -> None:
+    assert [report.elapsed(s) for s in (0, 59.6, 61, 3600, 7500, 90061)] == [
+        "0s", "1m 0s", "1m 1s", "1h 0m", "2h 5m", "1d 1h",
+    ]  # fmt: skip
+    (line,) = report.status_lines({"last_success": 1_700_000_000.25, "requests": {}, "notes": []})
+    assert re.fullmatch(r"last_success +2023-11-1[45] \d\d:\d\d:20[+-]\d\d:\d\d", line)
+    assert list(report.status_lines({"down_since": None})) == [f"{'down_since':28} -"]
+
+
+def test_status_forgets_what_is_dead_and_not_mounted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    paths = {name: socket_path(str(directory), f"/mnt/{name}") for name in ("gone", "dead", "publishing")}
+    sockets = {name: socket.socket(socket.AF_UNIX) for name in paths}
+    for name, path in paths.items():
+        sockets[name].bind(path)
+    sockets["publishing"].listen()
+    sockets["gone"].close()
+    sockets["dead"].close()
+    monkeypatch.setattr(mountpoint, "mounted", lambda: {"/mnt/dead": mountpoint.FSTYPE})
+    monkeypatch.setattr(cli, "read_status", lambda path: {"answered": path})
+    code, out, _ = run("status", "--json", "-o", f"runtime_dir={directory}")
+    assert (code, list(json.loads(out))) == (0, ["/mnt/dead", "/mnt/publishing"])
+    assert sorted(os.listdir(directory)) == sorted(os.path.basename(paths[name]) for name in ("dead", "publishing"))
+    monkeypatch.setattr(mountpoint, "mounted", dict)
+    sockets["publishing"].close()
+    assert run("status", "-o", f"runtime_dir={directory}") == (0, "no s3fsx mounts\n", "")
+    assert os.listdir(directory) == []
+
+
+def test_status_and_umount_need_no_configuration(
+    run: Run, no_configuration: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (no_configuration / "s3fsx.toml").write_text("bucket = [not TOML")
+    monkeypatch.setenv("S3FSX_PART_SIZE", "junk")
+    monkeypatch.setattr(mountpoint, "mounted", dict)
+    assert run("status", "-o", f"runtime_dir={tmp_path}/run") == (0, "no s3fsx mounts\n", "")
+    assert run("umount", str(tmp_path)) == (2, "", f"s3fsx: {tmp_path}: not a mountpoint\n")
+
+
+def test_another_user_s_mounts_are_trouble_in_one_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", denied)
+    monkeypatch.setattr(os, "stat", lambda path: os.stat_result((0o40700, 0, 0, 1, 0, 0, 0, 0, 0, 0)))
+    line = "s3fsx: /run/s3fsx: only root can see the mounts there; -o runtime_dir=DIR shows your own\n"
+    assert run("status", "-o", "runtime_dir=/run/s3fsx") == (1, "", line)
 
 
 def test_umount(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

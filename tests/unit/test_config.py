@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from s3fsx import config, configfile, report
 from s3fsx.config import to_s3_options
-from s3fsx.configfile import ConfigFile
+from s3fsx.configfile import ConfigFile, Unreadable
 from s3fsx.errors import ConfigError
 from s3fsx.settings import SCHEMA, Settings
 
@@ -19,11 +20,16 @@ COMMON, MINE, KEYS = "/etc/s3fsx/s3fsx.toml", "/etc/s3fsx/mine.toml", "/keys"
 class Files:
     """The files there are, by path; those in ``exposed`` can be read by others."""
 
-    def __init__(self, files: Mapping[str, str], exposed: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, files: Mapping[str, str], exposed: tuple[str, ...] = (), unreadable: tuple[str, ...] = ()
+    ) -> None:
         self.files = files
         self.exposed = exposed
+        self.unreadable = unreadable
 
     def __call__(self, path: str) -> ConfigFile:
+        if path in self.unreadable:
+            raise Unreadable(f"{path}: this user may not read it")
         if path not in self.files:
             raise FileNotFoundError(path)
         return ConfigFile(path, self.files[path], f"{path}: chmod 600 {path}" if path in self.exposed else "")
@@ -73,6 +79,54 @@ def test_an_address_as_source() -> None:
     assert load("s3://bucket/", env={"S3FSX_PREFIX": "p"}).settings.prefix == "p/"
 
 
+def test_files_that_only_root_can_read() -> None:
+    """The common one is none of this user's business, the one that was asked for is."""
+    read = Files({MINE: "bucket = 'bbb'"}, unreadable=(COMMON,))
+    assert config.load("s3://bucket", env={}, read_file=read).settings.bucket == "bucket"
+    assert config.load("mine", env={}, read_file=read).settings.bucket == "bbb"
+    assert config.runtime_dir(env={}, read_file=read) == Settings().runtime_dir
+    with pytest.raises(ConfigError, match=f"^{MINE}: this user may not read it; S3FSX_CONFIG_DIR names another"):
+        config.load("mine", env={}, read_file=Files({}, unreadable=(COMMON, MINE)))
+
+
+def test_a_directory_that_only_root_can_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: str, flags: int) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "open", denied)  # root, who runs the tests, may read everything
+    with pytest.raises(Unreadable, match="may not read it"):
+        configfile.read_file(str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("common", "env", "options", "expected"),
+    [
+        ("", {}, (), "/run/s3fsx"),
+        ("runtime-dir = '/1'\nsecret_key = 'x'\npart_size = 'junk'", {"S3FSX_NO_SUCH": "1"}, (), "/1"),
+        ("runtime_dir = '/1'", {"S3FSX_RUNTIME_DIR": "/2"}, (), "/2"),
+        ("runtime_dir = '/1'", {"S3FSX_RUNTIME_DIR": "/2"}, ("runtime_dir=/3",), "/3"),
+        ("no TOML", {"S3FSX_RUNTIME_DIR": "/2"}, (), "/2"),
+    ],
+)
+def test_the_runtime_directory_alone(common: str, env: dict[str, str], options: tuple[str, ...], expected: str) -> None:
+    assert config.runtime_dir(options, env=env, read_file=Files({COMMON: common})) == expected
+
+
+def test_the_runtime_directory_must_be_one() -> None:
+    with pytest.raises(ConfigError, match="-o: runtime_dir = 'x'"):
+        config.runtime_dir(["runtime_dir=x"], env={}, read_file=Files({}))
+
+
+def test_the_ca_file_is_looked_into() -> None:
+    text = ssl.DER_cert_to_PEM_cert(b"no certificate")
+    files = {"/empty": "", "/text": "hello", "/broken": text}
+    assert refusal("mine", "ca_file=/nowhere", files=files) == "-o: ca_file = /nowhere: no such file"
+    for path in files:
+        line = refusal("mine", f"ca_file={path}", files=files)
+        assert line == f"-o: ca_file = {path}: no certificate in PEM form in it"
+    assert load("mine", "ca_file=/nowhere,verify_tls=false").settings.ca_file == "/nowhere"
+
+
 def test_the_directory_can_be_elsewhere() -> None:
     files = {"/other/x.toml": "bucket = 'bbb'"}
     assert load("x", files=files, env={"S3FSX_CONFIG_DIR": "/other"}).settings.bucket == "bbb"
@@ -85,7 +139,8 @@ def test_without_source_no_bucket_is_needed() -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("nobody", "/etc/s3fsx/nobody.toml: no such file"),
+        ("nobody", "/etc/s3fsx/nobody.toml: no such file; SOURCE is its NAME"),
+        ("mine.toml", "/etc/s3fsx/mine.toml.toml: no such file; leave out .toml"),
         ("../etc/passwd", "SOURCE is s3://BUCKET"),
         ("s3fsx", "SOURCE is s3://BUCKET"),
         ("", "SOURCE is s3://BUCKET"),

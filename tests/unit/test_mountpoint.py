@@ -13,7 +13,7 @@ from s3fsx.errors import ConfigError, S3fsxError
 
 MOUNTINFO = r"""
 22 28 0:21 / /proc rw,nosuid shared:13 - proc proc rw
-40 28 0:35 / /mnt/a\040b rw,nosuid,nodev shared:20 master:1 - fuse.s3fsx s3://b/ rw,user_id=0
+40 28 0:35 / /mnt/a\040b rw,nosuid,nodev shared:20 master:1 - fuse.s3fsx s3://b/ rw,user_id=1000,group_id=0
 41 28 0:36 / /mnt/x rw - ext4 /dev/sda1 rw
 42 41 0:37 / /mnt/x rw - fuse.s3fsx s3fsx rw
 torn line
@@ -21,8 +21,24 @@ torn line
 
 
 def test_mountinfo() -> None:
-    assert mountpoint.mounted(MOUNTINFO) == {"/proc": "proc", "/mnt/a b": "fuse.s3fsx", "/mnt/x": "fuse.s3fsx"}
+    assert mountpoint.table(MOUNTINFO) == {
+        "/proc": ("proc", "proc", None),
+        "/mnt/a b": ("fuse.s3fsx", "s3://b/", 1000),
+        "/mnt/x": ("fuse.s3fsx", "s3fsx", None),
+    }
     assert mountpoint.mounted()["/proc"] == "proc"
+
+
+def test_the_same_bucket_and_prefix_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {
+        "/mnt/a": mountpoint.Entry("fuse.s3fsx", "s3://bucket/p_q/", 0),
+        "/mnt/b": mountpoint.Entry("fuse.s3fs", "s3://bucket/p_q/", 0),
+    }
+    monkeypatch.setattr(mountpoint, "table", lambda: table)
+    assert mountpoint.is_mounted("/mnt/a", "bucket", "p,q/")  # a comma would end the mount option
+    assert not mountpoint.is_mounted("/mnt/a", "bucket", "other/")
+    assert not mountpoint.is_mounted("/mnt/b", "bucket", "p,q/")
+    assert not mountpoint.is_mounted("/mnt/c", "bucket", "p,q/")
 
 
 def test_links_are_followed_up_to_the_last_part(tmp_path: Path) -> None:
@@ -71,9 +87,28 @@ def test_only_fuse_mounts_are_unmounted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("owner", "line"),
+    [
+        (0, "/mnt/a: only root can unmount it"),
+        (1001, "/mnt/a: only root or uid 1001, whose mount it is, can unmount it"),
+    ],
+)
+def test_the_mount_of_another_user(owner: int, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mountpoint, "table", lambda: {"/mnt/a": mountpoint.Entry("fuse.s3fsx", "s3://b/", owner)})
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(S3fsxError) as caught:
+        mountpoint.unmount("/mnt/a")
+    assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
     ("script", "line"),
     [
-        ("echo 'umount: DIR: target is busy.' >&2; exit 32", "umount: DIR: target is busy."),
+        (
+            "echo 'umount: DIR: target is busy.' >&2; exit 32",
+            "umount: DIR: target is busy. "
+            "(a program still uses it: fuser -vm DIR shows which; or s3fsx umount --lazy DIR)",
+        ),
         ("echo no >&2; exit 1", "DIR: no"),
         ("exit 3", "DIR: umount failed with 3"),
         ("exec sleep 60", "DIR: umount did not end within 0 s"),
@@ -88,7 +123,7 @@ def test_failures_of_umount_in_one_line(
         tool.write_text("#!/bin/sh\n" + script.replace("DIR", directory) + "\n")
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(mountpoint, "mounted", lambda: {directory: "fuse.s3fsx"})
+    monkeypatch.setattr(mountpoint, "table", lambda: {directory: mountpoint.Entry("fuse.s3fsx", "s3://b/", 0)})
     monkeypatch.setattr(mountpoint, "COMMAND_LIMIT", 0.3 if "sleep" in script else 30.0)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(S3fsxError) as caught:
