@@ -276,6 +276,8 @@ class Files:
 
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
         writer = handle.file.writer
+        if writer is None and handle.writable and handle.file.unlinked:
+            raise FileSystemError(errno.ESTALE, f"{handle.file.path}: was deleted")
         if writer is None or not handle.writable:
             raise FileSystemError(errno.EBADF, f"{handle.file.path}: not open for writing")
         await writer.write(offset, data)

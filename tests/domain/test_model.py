@@ -150,7 +150,7 @@ class Model:
             await self.poisoned(e, entry, handle)
             return
         except FileSystemError as e:
-            self.refused(e, errno.EBADF, entry.gone)
+            self.refused(e, errno.ESTALE, entry.gone)
             return
         except S3fsxError as e:
             await self.failed(e, [entry.path])
