@@ -238,19 +238,17 @@ def _check(args: argparse.Namespace) -> int:
     from .probe import probe
     from .s3 import S3Store
 
-    address = launch.address(settings)
-
     async def run() -> None:
         async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
             probing = partial(probe, store, settings.prefix)
             await check(store, settings.prefix, probe=probing, write=sys.stdout.write, read_only=settings.read_only)
 
-    sys.stdout.write(f"{address}\n")
+    sys.stdout.write(f"{launch.address(settings)}\n")
     sys.stdout.flush()
     try:
         trio.run(run)
     except S3fsxError as error:
-        raise S3fsxError(f"{address}: {error}") from error
+        raise S3fsxError(launch.explain(error, settings)) from error
     sys.stdout.write("OK\n")
     return EXIT_OK
 

@@ -14,7 +14,8 @@ import trio
 
 from . import daemon, log
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
-from .errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
+from .errors import BucketMissing, ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
+from .s3errors import may_want_tls
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -102,9 +103,8 @@ def _run(
     except BaseException as error:
         known = expected(error)
         code = EXIT_INPUT if isinstance(known, ConfigError) else EXIT_TROUBLE
-        message = describe(error)
-        if isinstance(known, StoreError | EndpointDown | DeadlineExceeded):
-            message = f"{address(settings)}: {message}"
+        store = isinstance(known, StoreError | EndpointDown | DeadlineExceeded)
+        message = explain(known, settings) if known and store else describe(error)
         if settings.log_file or not foreground or known is None or debug:  # else failed() is the log as well
             logger.error("%s", message, exc_info=None if known and not debug else error)
         failed(message, code)
@@ -142,6 +142,18 @@ async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatu
 def address(settings: Settings) -> str:
     """Which bucket, and where."""
     return f"s3://{settings.bucket}/{settings.prefix} at {settings.endpoint or 'Amazon S3 ' + settings.region}"
+
+
+def explain(error: S3fsxError, settings: Settings) -> str:
+    """One line about a store that cannot be used: which, why, and what to look at."""
+    text = f"{address(settings)}: {describe(error)}"
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, BucketMissing):
+            where = settings.endpoint or f"Amazon S3 {settings.region}"
+            return f"bucket '{settings.bucket}' does not exist at {where}: create it, or check bucket and endpoint"
+        cause = cause.__cause__
+    return f"{text} (should the endpoint be https://?)" if may_want_tls(settings.endpoint, text) else text
 
 
 def expected(error: BaseException) -> S3fsxError | None:

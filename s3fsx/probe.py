@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import trio
 
-from .errors import Changed, Corrupted, Exists, NotFound, NotSupported, Rejected, S3fsxError
+from .errors import AccessDenied, Changed, Corrupted, Exists, NotFound, NotSupported, Rejected, S3fsxError
 from .objects import WRITE_ID, Capabilities, Payload, UploadedPart
 from .s3 import S3Store
 
@@ -39,8 +39,13 @@ async def probe(store: S3Store, prefix: str, *, multipart: bool = True) -> Capab
             found = await _multipart(store, key, found)
         else:
             found = replace(found, conditional_complete=found.conditional_put)
-    except BaseException:
+    except BaseException as error:
         store.capabilities = before
+        if isinstance(error, AccessDenied):
+            raise AccessDenied(
+                f"these keys may not write below {prefix or 'the top of the bucket'}: use -o ro (read_only = true) to "
+                f"mount it read-only ({error})"
+            ) from None
         raise
     finally:
         await _clean(store, key)

@@ -106,10 +106,16 @@ _LOCKED = re.compile(r"object[ -]?lock|\bWORM\b|legal hold|retention", re.IGNORE
 
 _OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:?\s*")  # urllib3 puts these into its texts
 _WHERE = re.compile(r"\w+\(host='([^']*)', port=(\w+)\)")
+_NESTED = re.compile(
+    r"""^\('[^']*', \w+\((?:\d+, )?(["'])(.*)\1,?\)\)$"""
+)  # ('Connection aborted.', Error(104, 'why'))
+_NO_NEWS = re.compile(r"Failed to establish a new connection: |\[Errno -?\d+\] ")
+# What plain HTTP gets from a port that speaks TLS: a close, a reset, or an answer of nginx or of Go.
+_TLS_PORT = re.compile(r"closed connection without response|reset by peer|HTTPS (port|server)", re.IGNORECASE)
 
 # Exception classes by name, the most special first, and what to say before their text.
 _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
-    ("NoCredentialsError", AccessDenied, "no credentials found: set access_key and secret_key"),
+    ("NoCredentialsError", AccessDenied, "no credentials found: set access_key and secret_key, or credentials_file"),
     ("PartialCredentialsError", AccessDenied, "incomplete credentials"),
     ("CredentialRetrievalError", AccessDenied, "credentials cannot be fetched"),
     ("TokenRetrievalError", AccessDenied, "credentials cannot be fetched"),
@@ -171,6 +177,11 @@ def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:
     kinds: the exception's class names, its own first, then its bases'. reason: its text.
     """
     reason = _WHERE.sub(r"\1:\2", _OBJECT.sub("", reason))
+    reason = _NESTED.sub(r"\2", reason)
+    if "NoCredentialsError" in kinds:
+        reason = ""  # "Unable to locate credentials"
+    elif "ProxyConnectionError" in kinds:
+        reason = _NO_NEWS.sub("", reason)
     for name, kind, lead in _FAILURES:
         if name not in kinds:
             continue
@@ -180,6 +191,11 @@ def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:
                     return Rejected(one_line(f"{what}: {advice}"))
         return kind(one_line(": ".join(part for part in (what, lead, reason) if part)))
     return ServerFault(one_line(f"{what}: unusable answer: {kinds[0]}: {reason}"))
+
+
+def may_want_tls(endpoint: str, reason: str) -> bool:
+    """Whether this failure looks like http:// to a port for https://."""
+    return endpoint.startswith("http://") and _TLS_PORT.search(reason) is not None
 
 
 def seconds_to_wait(header: str | None) -> float | None:

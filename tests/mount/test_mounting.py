@@ -126,9 +126,41 @@ def test_a_user_without_rights(attempt: Attempt, rgw: S3Server) -> None:
     attempt.refused("denied")
 
 
+def test_keys_that_may_only_read(attempt: Attempt, rgw: S3Server) -> None:
+    bucket = attempt.source.split("/")[2]
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:ListBucket", "s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
+    }
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    rgw.client.put_bucket_policy(Bucket=bucket, Policy=policy)
+    attempt.environment |= {"AWS_ACCESS_KEY_ID": rgw.alt_access_key, "AWS_SECRET_ACCESS_KEY": rgw.alt_secret_key}
+    attempt.refused("these keys may not write below pve/", "-o ro")
+    attempt.options["ro"] = True
+    done = attempt.mount()
+    assert done.returncode == 0, done
+
+
 def test_no_bucket(attempt: Attempt) -> None:
     attempt.source = "s3://no-such-bucket-here/pve/"
-    attempt.refused("no-such-bucket-here")
+    attempt.refused("bucket 'no-such-bucket-here' does not exist at http", "create it")
+
+
+def test_a_full_state_directory_is_tried_again(attempt: Attempt, tmp_path: Path) -> None:
+    """systemd restarts after exit code 1, and not after 2."""
+    small = tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(small)], check=True, timeout=30)
+    try:
+        (small / "ballast").write_bytes(bytes(12 << 10))
+        attempt.options["state_dir"] = small
+        attempt.watch.expect(r"", optional=True)
+        done = attempt.mount()
+        assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done
+    finally:
+        subprocess.run(["umount", str(small)], check=True, timeout=30)
 
 
 def test_no_endpoint(attempt: Attempt) -> None:
@@ -186,6 +218,12 @@ def test_bad_values_say_what_is_allowed(attempt: Attempt) -> None:
     attempt.refused("part_size", "5MiB")
 
 
+def test_plain_http_to_a_tls_port(attempt: Attempt, rgw: S3Server) -> None:
+    assert rgw.tls_endpoint is not None
+    attempt.options["endpoint"] = rgw.tls_endpoint.replace("https://", "http://")
+    attempt.refused("should the endpoint be https://?")
+
+
 def test_tls_with_an_own_authority(attempt: Attempt, rgw: S3Server) -> None:
     attempt.options["endpoint"] = rgw.tls_endpoint
     attempt.refused("certificate")
@@ -221,6 +259,8 @@ def test_as_fstab_does_it(attempt: Attempt) -> None:
     assert done.returncode == 0, done
     line = next(line for line in Path("/proc/mounts").read_text().splitlines() if f" {attempt.directory} " in line)
     assert line.split()[2] == "fuse.s3fsx"
+    again = attempt.run("mount", "-t", "s3fsx")  # as mount -a does; it must not fail the boot
+    assert (again.returncode, again.stderr) == (0, "")
     (attempt.directory / "snippets/f").write_text("x")
     status = (attempt.directory / "snippets").stat()
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (33, 34, 0o750)

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from s3fsx import daemon, launch
-from s3fsx.errors import AccessDenied, ConfigError, S3fsxError
+from s3fsx.errors import AccessDenied, BucketMissing, ConfigError, ConnectionFailed, S3fsxError
 from s3fsx.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -270,3 +270,17 @@ async def test_cancelling_reaches_the_mount() -> None:
 
     await launch._until_signal(run, Settings(), "/mnt/x", lambda: None)
     assert ended == ["/mnt/x"]
+
+
+def test_a_store_that_cannot_be_used_is_explained() -> None:
+    here = Settings(bucket="b", prefix="p/", endpoint="http://e:1")
+    missing = "bucket 'b' does not exist at http://e:1: create it, or check bucket and endpoint"
+    assert launch.explain(BucketMissing("LIST p/: 404 NoSuchBucket"), here) == missing
+    step = S3fsxError("connect and list: LIST p/: 404 NoSuchBucket")
+    step.__cause__ = BucketMissing()
+    assert launch.explain(step, here) == missing  # as s3fsx check has it
+    assert launch.explain(AccessDenied("no"), here) == "s3://b/p/ at http://e:1: no"
+    lost = ConnectionFailed("LIST: connection lost: Remote end closed connection without response")
+    assert launch.explain(lost, here) == f"s3://b/p/ at http://e:1: {lost} (should the endpoint be https://?)"
+    amazon = Settings(bucket="b")
+    assert "at Amazon S3 us-east-1: create it" in launch.explain(BucketMissing(), amazon)

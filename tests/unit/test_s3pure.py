@@ -14,7 +14,7 @@ from s3fsx import errors, s3answers
 from s3fsx.errors import BadRange, Changed, ConfigError, ConnectionFailed, NotSupported, Rejected, ServerFault, TooLarge
 from s3fsx.objects import Payload, UploadedPart
 from s3fsx.s3body import BLOCK, Body, TwoFacedBody, check_crc32, crc32_header, crc32_of_header, md5
-from s3fsx.s3errors import MAX_MESSAGE, from_answer, from_failure, one_line, seconds_to_wait
+from s3fsx.s3errors import MAX_MESSAGE, from_answer, from_failure, may_want_tls, one_line, seconds_to_wait
 from s3fsx.s3options import S3Options
 from s3fsx.s3params import ParamMaker
 
@@ -192,6 +192,50 @@ def test_failures(kinds: list[str], reason: str, expected: type, words: str) -> 
     assert str(error).startswith("GET k: ")
     assert words in str(error)
     assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "reason", "line"),
+    [
+        (
+            ["ConnectionClosedError", "HTTPClientError"],
+            "('Connection aborted.', RemoteDisconnected('Remote end closed connection without response'))",
+            "LIST: connection lost: Remote end closed connection without response",
+        ),
+        (
+            ["ConnectionClosedError", "HTTPClientError"],
+            "('Connection aborted.', ConnectionResetError(104, 'Connection reset by peer'))",
+            "LIST: connection lost: Connection reset by peer",
+        ),
+        (
+            ["ProxyConnectionError", "ConnectionError"],
+            "('Unable to connect to proxy', NewConnectionError(\"AWSHTTPConnection(host='10.0.0.1', port=3128): "
+            'Failed to establish a new connection: [Errno 111] Connection refused"))',
+            "LIST: the proxy cannot be reached: 10.0.0.1:3128: Connection refused",
+        ),
+        (
+            ["NoCredentialsError", "BotoCoreError"],
+            "Unable to locate credentials",
+            "LIST: no credentials found: set access_key and secret_key, or credentials_file",
+        ),
+    ],
+)
+def test_failures_without_the_libraries_wrapping(kinds: list[str], reason: str, line: str) -> None:
+    assert str(from_failure("LIST", kinds, reason)) == line
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "reason", "expected"),
+    [
+        ("http://s:443", "connection lost: Remote end closed connection without response", True),
+        ("http://s:443", "400: The plain HTTP request was sent to HTTPS port", True),
+        ("http://s:443", "cannot connect: s:443: Connection refused", False),
+        ("https://s", "connection lost: Remote end closed connection without response", False),
+        ("", "connection lost: Connection reset by peer", False),
+    ],
+)
+def test_a_plain_request_to_a_tls_port_is_suspected(endpoint: str, reason: str, expected: bool) -> None:
+    assert may_want_tls(endpoint, reason) is expected
 
 
 # Options and parameters.
