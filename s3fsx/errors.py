@@ -4,6 +4,7 @@
     ├── ConfigError            bad input, before anything is mounted
     ├── StoreError             the object store said no, or said nothing
     │   ├── NotFound           ENOENT   404, NoSuchKey
+    │   ├── BucketMissing      EIO      NoSuchBucket
     │   ├── UploadGone         EIO      NoSuchUpload: aborted or already completed
     │   ├── AccessDenied       EACCES   403 and every rejected credential
     │   ├── ObjectLocked       EPERM    object lock or legal hold
@@ -51,10 +52,9 @@ class NotFound(StoreError):
     errno = _errno.ENOENT
 
 
-class BucketMissing(NotFound):
-    """NoSuchBucket: not a missing file but a storage that cannot work."""
-
-    errno = _errno.EIO
+class BucketMissing(StoreError):
+    """NoSuchBucket: not a missing file but a storage that cannot work. No NotFound, which says that something is gone
+    for good. (The answer to a HEAD has no code: there it is NotFound.)"""
 
 
 class UploadGone(StoreError):

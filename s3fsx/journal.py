@@ -11,6 +11,7 @@ States of an upload:
     settled     a temporary name was closed, every part is in the store   -> replay brings the file back, unpublished
     publishing  CompleteMultipartUpload is about to be sent, for ``path`` -> replay finishes it
     aborting    the file was deleted or failed                            -> replay aborts it
+    removing    the same, and its Complete may have had its effect        -> replay aborts it and removes its object
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Recovery:
                 await self._replay(record)
             except S3fsxError as e:
                 log.warning("%s: left in the journal (%s)", record.path, e)
-                if self._wanted(record) != record.key:
+                if self._is_stray(record):
                     self._transfers.strays[record.key] = record
 
     async def _replay(self, record: UploadRecord) -> None:
@@ -50,7 +50,11 @@ class Recovery:
             await self._finish(record)
         else:
             log.info("%s: aborting its unfinished upload", record.path)
-            await abort_record(self._transfers, record, stray=self._wanted(record) != record.key)
+            await abort_record(self._transfers, record, stray=self._is_stray(record))
+
+    def _is_stray(self, record: UploadRecord) -> bool:
+        """Its object, should there be one, is not to stay under its key."""
+        return record.state == "removing" or self._wanted(record) != record.key
 
     def _wanted(self, record: UploadRecord) -> str:
         return self._listings.layout.key(record.path)

@@ -19,15 +19,18 @@ import trio
 from . import s3answers
 from .endpoint import Endpoint
 from .errors import (
-    BucketMissing,
     Changed,
     ConnectionFailed,
     Corrupted,
+    DeadlineExceeded,
+    EndpointDown,
     Exists,
     NotFound,
     NotSupported,
     Rejected,
+    S3fsxError,
     ServerFault,
+    Transient,
     UploadGone,
 )
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
@@ -101,8 +104,11 @@ class S3Store:
         return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
 
     async def head(self, key: str) -> ObjectInfo:
+        return await self._head(self._lanes.ask, key)
+
+    async def _head(self, lane: Lane, key: str) -> ObjectInfo:
         work = _call("head_object", self._make.target(key), partial(s3answers.head, key))
-        return await self._requests.run(self._lanes.ask, "HeadObject", f"HEAD {key}", work)
+        return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
 
     async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
         if length == 0:
@@ -131,8 +137,6 @@ class S3Store:
             work = _call("list_parts", params, s3answers.parts)
             try:
                 page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
-            except BucketMissing:
-                raise
             except NotFound as error:
                 raise UploadGone(str(error)) from None  # Ceph RGW 16 says NoSuchKey
             parts += page
@@ -178,11 +182,18 @@ class S3Store:
     ) -> ObjectInfo:
         params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
         params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
-        if source != target:
-            await self._check_still(source, etag)  # before the target is touched
-        work = _call("copy_object", params, _nothing)
-        await self._requests.run(self._lanes.copy, "CopyObject", f"COPY {source} to {target}", work)
-        if source != target:
+        work, what = _call("copy_object", params, _nothing), f"COPY {source} to {target}"
+        if source == target:
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work)
+            return await self.head(target)
+        original = await self._check_still(source, etag)  # before the target is touched
+        try:
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work)
+        except (Transient, DeadlineExceeded, EndpointDown) as error:
+            if (there := await self._copied(original, target, metadata)) is None:
+                raise error from None
+            return there
+        if etag:
             await self._check_still(source, etag)
         return await self.head(target)
 
@@ -190,8 +201,6 @@ class S3Store:
         try:
             work = _call("delete_object", self._make.target(key), _nothing)
             await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work)
-        except BucketMissing:
-            raise
         except NotFound:
             return
 
@@ -223,7 +232,8 @@ class S3Store:
         parse = partial(s3answers.copied_part, number=number, length=length)
         work, what = _call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
         part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work)
-        await self._check_still(source, etag)
+        if etag:
+            await self._check_still(source, etag)
         return part
 
     async def complete_upload(
@@ -251,8 +261,6 @@ class S3Store:
         try:
             work = _call("abort_multipart_upload", self._make.upload(key, upload_id), _nothing)
             await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work)
-        except BucketMissing:
-            raise
         except (UploadGone, NotFound):
             return
 
@@ -288,10 +296,23 @@ class S3Store:
         mine = (there.metadata or {}).get(WRITE_ID) == write_id if write_id else bool(etag) and there.etag == etag
         return there if mine and there.size == size else None
 
-    async def _check_still(self, source: str, etag: str) -> None:
+    async def _check_still(self, source: str, etag: str) -> ObjectInfo:
         """Ceph RGW 16 ignores x-amz-copy-source-if-match; that the source is the same afterwards says the same."""
-        if etag and (await self.head(source)).etag != etag:
+        there = await self.head(source)
+        if etag and there.etag != etag:
             raise Changed(f"COPY {source}: it changed while it was copied")
+        return there
+
+    async def _copied(self, original: ObjectInfo, target: str, metadata: Mapping[str, str] | None) -> ObjectInfo | None:
+        """The target, if it is what the copy was to make: the failed attempts had their effect. One write has one
+        content, and so has one ETag."""
+        try:
+            there = await self._head(replace(self._lanes.ask, through_outage=True), target)  # which they may have begun
+        except S3fsxError:
+            return None
+        wanted = (original.metadata or {}) if metadata is None else metadata
+        same = bool(wanted.get(WRITE_ID)) or there.etag == original.etag
+        return there if same and there.size == original.size and there.metadata == wanted else None
 
     def _sender(
         self, method: str, what: str, params: Params, payload: Payload, parse: Callable[[Params], T]
@@ -333,7 +354,10 @@ def _complete(params: Params, upload: Params, client: Any) -> None:
     try:
         client.complete_multipart_upload(**params)
     except ANSWERED as error:
-        if not isinstance(failure("", error), ServerFault):
+        said = failure("", error)
+        if isinstance(said, Corrupted):  # the list of parts, not the parts
+            raise ConnectionFailed(f"COMPLETE {params['Key']}: {said}") from None
+        if not isinstance(said, ServerFault):
             raise
         try:
             client.list_parts(**upload, MaxParts=1)

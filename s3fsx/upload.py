@@ -259,7 +259,8 @@ class Upload:
         self.stop()
         if self._stray and self.record.modified and self.key not in self._transfers.strays:
             self._stray = False  # claimed: the object belongs to a later publication
-        self.record = await self._transfers.journal.change(self.record, state="aborting")
+        state = "removing" if self._stray else "aborting"
+        self.record = await self._transfers.journal.change(self.record, state=state)
         while self.in_flight:  # a part that arrives after the abort would stay as an orphan
             await self._moved.wait()
         await abort_record(self._transfers, self.record, stray=self._stray)
