@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -36,7 +37,7 @@ from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
-from .status import mounts, read_status, serve_status, socket_path
+from .status import read_status, serve_status, socket_path, sockets
 from .tree import Tree
 from .upload import Transfers
 
@@ -121,7 +122,7 @@ class Mount:
             time.monotonic,
         )
 
-    def snapshot(self) -> dict[str, object]:
+    def snapshot(self, mountpoint: str) -> dict[str, object]:
         """What ``s3fsx status`` shows."""
         endpoint = self.store.endpoint
         capabilities = self.store.capabilities
@@ -129,6 +130,7 @@ class Mount:
         return {
             "version": __version__,
             "pid": os.getpid(),
+            "mountpoint": mountpoint,
             "source": _source(self.settings),
             "uptime_s": round(time.time() - self.started),
             "endpoint": {
@@ -278,10 +280,10 @@ async def _open_journal(settings: Settings, directory: str) -> Journal:
 def _holder(settings: Settings) -> str:
     """Who has this bucket and prefix, by the status sockets; "" when none of them says so."""
     try:
-        sockets = mounts(settings.runtime_dir)
+        found = sockets(settings.runtime_dir)
     except S3fsxError:
         return ""
-    for path, socket in sockets.items():
+    for socket in found:
         try:
             document = read_status(socket)
         except S3fsxError:
@@ -290,7 +292,7 @@ def _holder(settings: Settings) -> str:
         url = endpoint.get("url") if isinstance(endpoint, dict) else None
         if (document.get("source"), url) != (_source(settings), _url(settings)):
             continue
-        pid = document.get("pid")
+        pid, path = document.get("pid"), str(document.get("mountpoint"))
         if is_mounted(path, settings.bucket, settings.prefix):
             return f"pid {pid} serves {_source(settings)} on {path}: unmount that, or give this mount its own state_dir"
         return (
@@ -332,7 +334,8 @@ async def _serve(
     requests = trio.CancelScope()
     try:
         background.start_soon(_loop, requests, ended)
-        await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), mount.snapshot)
+        status = partial(mount.snapshot, mountpoint)
+        await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), status)
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
         background.start_soon(mount.cache.run)

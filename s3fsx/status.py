@@ -47,26 +47,25 @@ def socket_path(runtime_dir: str, mountpoint: str) -> str:
     raise ConfigError(f"runtime_dir = {runtime_dir[:80]}...: too long for a Unix socket of {MAX_PATH} bytes in it")
 
 
-def mounts(runtime_dir: str) -> dict[str, str]:
-    """Mount point -> socket, for every socket in runtime_dir that tells its mount point.
-
-    Raises S3fsxError when this user may not see them.
-    """
+def sockets(runtime_dir: str) -> list[str]:
+    """Every socket in runtime_dir. Raises S3fsxError when this user may not see them."""
     try:
         names = sorted(os.listdir(runtime_dir))
     except FileNotFoundError:
-        return {}
+        return []
     except PermissionError:
         raise S3fsxError(
             f"{runtime_dir}: only {_owner(runtime_dir)} can see the mounts there; -o runtime_dir=DIR shows your own"
         ) from None
     except OSError as error:
         raise S3fsxError(f"{runtime_dir}: {error.strerror}") from None
-    return {
-        unquote(name.removesuffix(SUFFIX)): os.path.join(runtime_dir, name)
-        for name in names
-        if name.endswith(SUFFIX) and not name.startswith(HASHED)
-    }
+    return [os.path.join(runtime_dir, name) for name in names if name.endswith(SUFFIX)]
+
+
+def mounts(runtime_dir: str) -> dict[str, str]:
+    """Mount point -> socket, for every socket whose name tells its mount point. Raises as ``sockets``."""
+    named = {os.path.basename(path).removesuffix(SUFFIX): path for path in sockets(runtime_dir)}
+    return {unquote(name): path for name, path in named.items() if not name.startswith(HASHED)}
 
 
 def _owner(path: str) -> str:

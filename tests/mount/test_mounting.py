@@ -104,6 +104,31 @@ def test_daemon_mounts_shows_its_status_and_unmounts(attempt: Attempt) -> None:
     assert not is_mountpoint(attempt.directory)
 
 
+def test_a_mount_while_the_one_before_has_not_ended(attempt: Attempt) -> None:
+    """Busy, then detached: the daemon lives on for the open file; the next mount names it, with exit code 1."""
+    assert attempt.mount().returncode == 0
+    variables = {**attempt.environment, "S3FSX_RUNTIME_DIR": str(attempt.options["runtime_dir"])}
+
+    def s3fsx(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], capture_output=True, text=True, env=variables, timeout=90, check=False
+        )
+
+    with (attempt.directory / "snippets/x").open("w"):
+        busy = s3fsx("umount", str(attempt.directory))
+        assert busy.returncode == 1, busy
+        assert f"fuser -vm {attempt.directory} shows which" in busy.stderr
+        status = json.loads(s3fsx("status", "--json").stdout)
+        assert s3fsx("umount", "--lazy", str(attempt.directory)).returncode == 0
+        attempt.watch.expect(r"", optional=True)
+        again = attempt.mount()
+        assert again.returncode == 1, again
+        pid = status[str(attempt.directory)]["pid"]
+        assert f"pid {pid} is still publishing what was written to {attempt.directory}" in again.stderr
+        assert len(again.stderr.splitlines()) == 1
+    assert attempt.mount().returncode == 0
+
+
 def test_wrong_key(attempt: Attempt) -> None:
     attempt.environment["AWS_ACCESS_KEY_ID"] = "NOSUCHKEY00000000000"
     attempt.refused("key")

@@ -25,8 +25,9 @@ def settings(tmp_path: Path) -> Settings:
     )
 
 
-def shows(settings: Settings, pid: int) -> Callable[[], dict[str, object]]:
-    return lambda: {"pid": pid, "source": f"s3://b/{settings.prefix}", "endpoint": {"url": settings.endpoint}}
+def shows(settings: Settings, pid: int, path: str) -> Callable[[], dict[str, object]]:
+    endpoint = {"url": settings.endpoint}
+    return lambda: {"pid": pid, "mountpoint": path, "source": f"s3://b/{settings.prefix}", "endpoint": endpoint}
 
 
 async def refusal(settings: Settings) -> str:
@@ -48,8 +49,10 @@ async def test_a_held_journal_names_who_holds_it(settings: Settings, monkeypatch
             == f"{settings.state_dir} is in use by an s3fsx that shows no status; wait for its end"
         )
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_status, socket_path(settings.runtime_dir, "/mnt/a"), shows(other, 41))
-            await nursery.start(serve_status, socket_path(settings.runtime_dir, "/mnt/b"), shows(settings, 42))
+            await nursery.start(serve_status, socket_path(settings.runtime_dir, "/mnt/a"), shows(other, 41, "/mnt/a"))
+            await nursery.start(
+                serve_status, socket_path(settings.runtime_dir, "/mnt/b"), shows(settings, 42, "/mnt/b")
+            )
             line = await refusal(settings)
             assert line.startswith("pid 42 is still publishing what was written to /mnt/b, or a program still uses it")
             assert "mount again when it has ended" in line

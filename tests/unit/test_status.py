@@ -191,6 +191,7 @@ def test_long_mountpoints_have_sockets_of_their_own(tmp_path: Path) -> None:
     for made in (socket_path(str(run), "/a b"), str(run / os.path.basename(one)), str(run / "other")):
         Path(made).touch()
     assert status.mounts(str(run)) == {"/a b": socket_path(str(run), "/a b")}
+    assert status.sockets(str(run)) == sorted([socket_path(str(run), "/a b"), str(run / os.path.basename(one))])
 
 
 async def test_the_limit_on_clients_is_given_back(path: str) -> None:
