@@ -11,7 +11,6 @@ import pytest
 
 from tests.exchange import Request
 from tests.faultkinds import (
-    CLOCK_SKEW,
     ERROR_DOCUMENT,
     ERROR_DOCUMENT_AFTER,
     EXPIRED_TOKEN,
@@ -80,13 +79,11 @@ class Lasting:
 LASTING = {
     "SlowDown": Lasting(Rule(SLOW_DOWN, {"GET"}, skip=2)),
     "500": Lasting(Rule(SERVER_ERROR, {"GET"}, skip=2)),
-    "reset": Lasting(Rule(Reset("request"), {"GET"}, skip=2)),
     "reset of everything": Lasting(Rule(Reset("request"))),
     "answer cut short": Lasting(Rule(CutShort(honest=True), {"GET"}, skip=2)),
     "answer cut short, wrong length": Lasting(Rule(CutShort(honest=False), {"GET"}, skip=2)),
     "no answer": Lasting(Rule(Stall(), {"GET"}, skip=2)),
     "expired token": Lasting(Rule(EXPIRED_TOKEN, {"GET"}, skip=2), "EACCES"),
-    "clock skew": Lasting(Rule(CLOCK_SKEW, {"GET"}, skip=2), "EACCES"),
     "bucket removed": Lasting(Rule(NO_BUCKET, {"GET"}, skip=2)),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -56,6 +57,13 @@ SILENT: tuple[Fault, ...] = (Stall(), Stall("answer"), Stall(effect=True))
 LATE = {"COPY", "COPY PART", "COMPLETE"}
 
 
+class Impatient(random.Random):
+    """No wait between two attempts."""
+
+    def random(self) -> float:
+        return 0.0
+
+
 @dataclass
 class Place:
     """What an operation finds: an object, and an upload with one part. view looks past the proxy."""
@@ -75,7 +83,7 @@ async def place(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, nursery: trio.
     given = replace(
         options(rgw, bucket), endpoint=proxy.endpoint, connect_timeout=0.5, read_timeout=0.3, write_deadline=2
     )
-    async with S3Store(given, Endpoint(), RGW) as store:
+    async with S3Store(given, Endpoint(rng=Impatient()), RGW) as store:
         made = await store.put("there", Payload.of(BODY), metadata={"colour": "blue"})
         upload = await store.create_upload("parts", metadata={WRITE_ID: "1"})
         part = await store.upload_part("parts", upload, 1, Payload.of(BODY))
