@@ -34,6 +34,12 @@ class LineFormatter(logging.Formatter):
         return line
 
 
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """Not the answers that came too late: at an unmount the kernel drops its releases that are under way, and the write
+    of an answer to /dev/fuse then fails with ENOENT, which pyfuse3 logs as an error."""
+    return not record.getMessage().endswith("fuse_reply_* failed with No such file or directory")
+
+
 def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bool = False) -> None:
     """Replaces the root logger's handlers. Raises OSError when log_file cannot be opened.
 
@@ -65,4 +71,5 @@ def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bo
     root.setLevel(logging.DEBUG if debug else level.upper())
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("pyfuse3").addFilter(_worth_a_line)
     logging.captureWarnings(True)

@@ -113,3 +113,11 @@ def test_the_system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_file_that_cannot_be_opened() -> None:
     with pytest.raises(OSError, match="No such file"):
         log.setup("info", "/nonexistent/directory/log")
+
+
+def test_answers_that_the_kernel_no_longer_waits_for_are_no_errors(tmp_path: Path) -> None:
+    log.setup("info", str(tmp_path / "log"))
+    pyfuse3 = logging.getLogger("pyfuse3")
+    pyfuse3.error("fuse_release(): fuse_reply_* failed with %s", "No such file or directory")
+    pyfuse3.error("fuse_read(): fuse_reply_* failed with %s", "Invalid argument")
+    assert (tmp_path / "log").read_text().count("ERROR") == 1
