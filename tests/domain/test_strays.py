@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from s3fsx.errors import Exists, ServerFault
-from s3fsx.objects import Capabilities
+from s3fsx.objects import Capabilities, Payload
 from tests.domain.conftest import Make
 from tests.domain.harness import SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -85,6 +85,14 @@ async def test_an_upload_whose_id_was_lost_is_aborted_before_the_next_is_begun(s
     await small.write("dump/a", BODY)
     assert small.stored("dump/a") == BODY
     await small.nothing_left()
+
+
+async def test_the_upload_another_node_is_filling_is_not_taken_for_the_lost_one(small: Domain) -> None:
+    theirs = await small.store.create_upload(small.key("dump/a"), metadata={})
+    await small.store.upload_part(small.key("dump/a"), theirs, 1, Payload.of(BODY))
+    small.store.fail_next("create_upload", ServerFault("500"))
+    await small.write("dump/a", BODY)
+    assert list(small.store.uploads) == [theirs]
 
 
 async def test_or_later_when_the_store_answers_again(small: Domain) -> None:
