@@ -220,7 +220,7 @@ class Content:
     async def _load_into_memory(self, base: Version, length: int) -> None:
         data = b""
         if length:
-            data = await self._transfers.store.get_range(base.key, 0, length, etag=base.etag)
+            data = await self._transfers.store.get_range(base.key, 0, length, etag=base.etag, size=base.size)
         self._buffer.cut(0)
         await self._fill(0, data)
         self.loaded = self.inherited = True
@@ -237,7 +237,9 @@ class Content:
             self._number = await upload.copy_in(base, whole, piece)
             self._buffer = PartBuffer(self._lease, whole)
             if whole < length:
-                tail = await self._transfers.store.get_range(base.key, whole, length - whole, etag=base.etag)
+                tail = await self._transfers.store.get_range(
+                    base.key, whole, length - whole, etag=base.etag, size=base.size
+                )
                 self._tail_sent = False
                 await self._fill(whole, tail)
         except BaseException:

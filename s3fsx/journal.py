@@ -135,7 +135,7 @@ class Journal:
 
     async def put(self, record: UploadRecord) -> None:
         """Insert or replace; on disk when it returns."""
-        parts = json.dumps([(p.number, p.size, p.etag, p.crc32) for p in record.parts])
+        parts = json.dumps([(p.number, p.size, p.etag, p.crc32, p.grains.hex()) for p in record.parts])
         row = (
             record.write_id,
             record.upload_id,
@@ -184,5 +184,10 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 def _record(row: Sequence[Any]) -> UploadRecord:
     write_id, upload_id, state, key, path, created, size, parts, etag, modified = row
-    sent = tuple(UploadedPart(*part) for part in json.loads(parts))
+    sent = tuple(_part(*part) for part in json.loads(parts))
     return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, etag, modified)
+
+
+def _part(number: int, size: int, etag: str, crc32: int | None, grains: str = "") -> UploadedPart:
+    """A journal of an earlier version has no grains."""
+    return UploadedPart(number, size, etag, crc32, bytes.fromhex(grains))

@@ -17,11 +17,12 @@ from collections.abc import Callable
 
 import trio
 
+from .checksum import GRAIN
 from .errors import FileSystemError
 
 # Parts are built from chunks so that a part costs what is in it, and so that buffers can be reused: a fresh
 # 8 MiB bytearray costs 2 048 page faults (measured 1.1 ms), a recycled chunk none.
-CHUNK = 1 << 20
+CHUNK = GRAIN  # so that each chunk has one checksum
 _KEPT_CHUNKS = 16
 
 # mallopt(3), malloc.h. The threshold is glibc's largest (HEAP_MAX_SIZE / 2).

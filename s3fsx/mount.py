@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,7 @@ from .settings import Settings
 from .status import read_status, serve_status, socket_path, sockets
 from .tree import Tree
 from .upload import Transfers
+from .verified import VerifiedStore
 
 log = logging.getLogger("s3fsx.mount")
 
@@ -83,6 +85,7 @@ class Mount:
     ) -> None:
         self.settings = settings
         self.store = store
+        self.verified = VerifiedStore(store, settings.prefix, reads=settings.verify_reads)
         self.budget = Budget(settings.memory_budget)
         self.cache = cache
         self.started = time.time()
@@ -92,8 +95,8 @@ class Mount:
         layout = Layout(settings.prefix, settings.layout)
         policy = ListingPolicy(settings.list_ttl, defaults)
         self.tree = Tree(_root_attrs(defaults), _NODES)
-        self.listings = Listings(self.tree, layout, store, cache, policy)
-        transfers = Transfers(store, journal, spawn)
+        self.listings = Listings(self.tree, layout, self.verified, cache, policy)
+        transfers = Transfers(self.verified, journal, spawn)
         publisher = Publisher(self.listings, transfers)
         self.namespace = Namespace(
             self.listings, transfers, publisher, NamePolicy(settings.rename_limit, settings.read_only)
@@ -146,6 +149,7 @@ class Mount:
             "verified_by": capabilities.integrity,
             "conditional_writes": capabilities.conditional_put,
             "notes": list(capabilities.notes),
+            "reads": asdict(self.verified.counters),
             "memory": {
                 "budget": self.budget.total,
                 "committed": self.budget.committed,

@@ -144,13 +144,13 @@ class Namespace:
         """The object, then what is unpublished of it: the other way round an error would lose both."""
         known = node.writer.base if node.writer is not None else None
         if node.version is not None:
-            await self._store.delete(node.version.key)
+            await self._store.delete(node.version.key, known=node.version.info)
         elif node.writer is not None and node.writer.unsure:
             await self._store.delete(self._layout.key(node.path))
         self._tree.detach(node)
         late = await self._drop_content(node)
         if late is not None and late is not known:
-            await self._store.delete(late.key)  # it was being published while we deleted the object
+            await self._store.delete(late.key, known=late.info)  # it was being published while we deleted the object
 
     async def _drop_content(self, node: File) -> Version | None:
         """Forget what is unpublished; the version that its writer published last."""
@@ -208,7 +208,7 @@ class Namespace:
             source = version.info
             version.update(await self._copy(version, key, path))  # before the old key goes: somebody may be reading
             try:
-                await self._store.delete(source.key)
+                await self._store.delete(source.key, known=source)
             except S3fsxError:
                 version.update(source)
                 raise
@@ -222,7 +222,7 @@ class Namespace:
             log.warning("%s: renamed, but its mode and times could not be stored: %s", node.path, e)
         if old is not None:
             try:
-                await self._store.delete(old.key)
+                await self._store.delete(old.key, known=old.info)
             except S3fsxError as e:
                 log.warning("%s: renamed, but what was published before could not be deleted: %s", old.key, e)
 
@@ -256,7 +256,7 @@ class Namespace:
             self._tree.move(node, new_parent, new_name)
             node.marker = source in copied
             for info in objects:
-                await self._store.delete(info.key)
+                await self._store.delete(info.key, known=info)
         if not node.children and not node.marker:
             await self._keep_directory(node)
 

@@ -6,10 +6,11 @@ in-memory store with trio's MockClock. Sizes and offsets are bytes, times are Un
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+from .checksum import crc32_of_grains, grain_crcs
 
 # Hard limits of S3 (Amazon S3 User Guide, "Multipart upload limits").
 MIN_PART = 5 << 20
@@ -27,7 +28,9 @@ WRITE_ID = "s3fsx-write"
 class ObjectInfo:
     """One version of one object as LIST or HEAD told it.
 
-    etag is without quotes. metadata is None when nobody asked (a listing does not say).
+    etag is without quotes. metadata is None when nobody asked (a listing does not say). opaque_etag: it is no digest
+    of the bytes, whatever it looks like, because the object is encrypted with a key of KMS or of a customer (a listing
+    does not say, either).
     """
 
     key: str
@@ -36,6 +39,7 @@ class ObjectInfo:
     modified: float
     storage_class: str = "STANDARD"
     metadata: Mapping[str, str] | None = None
+    opaque_etag: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +53,36 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """Bytes on their way to the store, in chunks, with the CRC-32 taken when they were handed to us.
+    """Bytes on their way to the store, in chunks, with the CRC-32s of their grains (see ``checksum``), taken when they
+    were handed to us.
 
-    The store must refuse (Corrupted) to send chunks whose CRC differs: that is a bug or bad memory
+    The store must refuse (Corrupted) to send chunks whose CRCs differ: that is a bug or bad memory
     between the kernel's write and the wire.
     """
 
     chunks: Sequence[bytes | bytearray | memoryview]
     size: int
-    crc32: int
+    grains: bytes
 
     @classmethod
     def of(cls, data: bytes | bytearray | memoryview) -> Payload:
-        return cls((data,), len(data), zlib.crc32(data))
+        return cls((data,), len(data), grain_crcs((data,)))
+
+    @property
+    def crc32(self) -> int:
+        return crc32_of_grains(self.grains, self.size)
 
 
 @dataclass(frozen=True, slots=True)
 class UploadedPart:
     """A part the store has acknowledged. crc32 is ours, or for copied and listed parts the store's own (None:
-    it tells none)."""
+    it tells none). grains: CRC-32s as ``checksum`` makes them, b"" where nobody knows them."""
 
     number: int
     size: int
     etag: str
     crc32: int | None = None
+    grains: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +104,15 @@ class Capabilities:
     conditional_put: PUT with If-None-Match: * is honoured and atomic.
     conditional_complete: the same for CompleteMultipartUpload.
     part_copy: UploadPartCopy works.
+    md5_etags: the ETag of an object written in one piece is the MD5 of its bytes, unless the object is encrypted with a
+        key of KMS or of a customer. None: nobody has tried (a read-only mount may not).
     """
 
     integrity: str = "etag"
     conditional_put: bool = False
     conditional_complete: bool = False
     part_copy: bool = True
+    md5_etags: bool | None = None
     notes: tuple[str, ...] = field(default=())
 
 
@@ -129,9 +142,15 @@ class Store(Protocol):
         """Raises NotFound. metadata is always filled."""
         ...
 
-    async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
+    async def get_range(self, key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         """Exactly ``length`` bytes (the caller stays within the object) of the version ``etag``
-        ("" for any). Raises Changed when another version is there, NotFound when none is."""
+        ("" for any). size: of the whole object, for what may have to be fetched around the range to verify it; 0 where
+        the caller does not know. Raises Changed when another version is there, NotFound when none is."""
+        ...
+
+    async def get(self, key: str, *, limit: int) -> bytes:
+        """The whole of an object of unknown size, whichever version is there. Raises TooLarge above ``limit`` bytes,
+        NotFound."""
         ...
 
     async def put(
@@ -175,6 +194,7 @@ class Store(Protocol):
         """CopyObject of up to MAX_COPY bytes; metadata None keeps the source's. Returns the target's HEAD."""
         ...
 
-    async def delete(self, key: str) -> None:
-        """A key that is gone already is fine."""
+    async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
+        """A key that is gone already is fine. known: the version the caller believes to be there; what is kept about
+        that one elsewhere goes, too."""
         ...

@@ -1,4 +1,4 @@
-"""The bytes of one part on their way to the store, in chunks from the budget, with the CRC-32 of what came in."""
+"""The bytes of one part on their way to the store, in chunks from the budget, with the CRC-32s of what came in."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ _ZEROS = bytes(CHUNK)
 class PartBuffer:
     """Holds ``length`` bytes that start at ``start`` of the file. Not bounded itself: the writer asks the lease.
 
-    chunks: CHUNK-sized, all but the last full; each was taken from the lease by ``reserve``.
+    chunks: CHUNK-sized, all but the last full; each was taken from the lease by ``reserve``. A chunk is a grain.
+    _crcs: of each chunk, of the kernel's own buffers as they came. _rewritten: chunks that were not only appended to.
     """
 
-    __slots__ = ("_appended", "_crc", "_lease", "chunks", "length", "start")
+    __slots__ = ("_crcs", "_lease", "_rewritten", "chunks", "length", "start")
 
     def __init__(self, lease: Lease, start: int) -> None:
         self._lease = lease
-        self._crc = 0
-        self._appended = True
+        self._crcs: list[int] = []
+        self._rewritten: set[int] = set()
         self.start = start
         self.length = 0
         self.chunks: list[bytearray] = []
@@ -45,22 +46,29 @@ class PartBuffer:
     def write(self, position: int, data: bytes | memoryview) -> None:
         """Put data at ``position`` (relative to start, at most ``length``); the room must be there."""
         size = len(data)
-        if position == self.length:
-            self._crc = zlib.crc32(data, self._crc)
-        else:
-            self._appended = False
         index, at = divmod(position, CHUNK)
         if at + size <= CHUNK:
-            self.chunks[index][at : at + size] = data
+            self._write(index, at, data)
         else:
             view = memoryview(data)
             done = 0
             while done < size:
                 index, at = divmod(position + done, CHUNK)
                 step = min(CHUNK - at, size - done)
-                self.chunks[index][at : at + step] = view[done : done + step]
+                self._write(index, at, view[done : done + step])
                 done += step
-        self.length = max(self.length, position + size)
+
+    def _write(self, index: int, at: int, data: bytes | memoryview) -> None:
+        """Within one chunk."""
+        position = index * CHUNK + at
+        if index == len(self._crcs):
+            self._crcs.append(0)
+        if position == self.length:
+            self._crcs[index] = zlib.crc32(data, self._crcs[index])
+        else:
+            self._rewritten.add(index)
+        self.chunks[index][at : at + len(data)] = data
+        self.length = max(self.length, position + len(data))
 
     def append_zeros(self, count: int) -> None:
         """At most the room there is."""
@@ -83,8 +91,11 @@ class PartBuffer:
     def cut(self, length: int) -> None:
         """Forget everything behind ``length``."""
         self.length = length
-        self._appended = False
         keep = -(-length // CHUNK)
+        del self._crcs[keep:]
+        self._rewritten = {index for index in self._rewritten if index < keep}
+        if length % CHUNK:
+            self._rewritten.add(keep - 1)
         for chunk in self.chunks[keep:]:
             self._lease.budget.recycle(chunk)
             self._lease.give(CHUNK)
@@ -93,8 +104,8 @@ class PartBuffer:
     def payload(self) -> Payload:
         """Views of the chunks (no copy): nobody may write until it is sent.
 
-        The CRC was made write by write, from the kernel's own buffer; only after a rewrite inside the part
-        is it made anew from the chunks.
+        The CRCs were made write by write, from the kernel's own buffer; only that of a chunk that was rewritten is
+        made anew from the chunk.
         """
         views = []
         left = self.length
@@ -103,12 +114,10 @@ class PartBuffer:
                 break
             views.append(memoryview(chunk)[: min(left, CHUNK)])
             left -= CHUNK
-        if not self._appended:
-            self._crc = 0
-            for view in views:
-                self._crc = zlib.crc32(view, self._crc)
-            self._appended = True
-        return Payload(views, self.length, self._crc)
+        for index in self._rewritten:
+            self._crcs[index] = zlib.crc32(views[index])
+        self._rewritten.clear()
+        return Payload(views, self.length, b"".join(crc.to_bytes(4, "big") for crc in self._crcs))
 
     def release(self) -> None:
         self.cut(0)

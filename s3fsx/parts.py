@@ -1,13 +1,12 @@
 """How an object is cut into parts, and how the parts are checked against the whole.
 
 Pure arithmetic over the limits of S3 (``objects``): part sizes that grow with the part number, ranges for
-server-side copies, the multipart ETag and the CRC-32 of a concatenation.
+server-side copies, and the multipart ETag.
 """
 
 from __future__ import annotations
 
 import bisect
-import functools
 import hashlib
 import itertools
 import re
@@ -113,47 +112,6 @@ def composite_etag(etags: Iterable[str]) -> str | None:
     if not digests:
         return None
     return f"{hashlib.md5(b''.join(digests), usedforsecurity=False).hexdigest()}-{len(digests)}"
-
-
-def crc32_combine(crc_a: int, crc_b: int, len_b: int) -> int:
-    """zlib.crc32(a + b) from zlib.crc32(a), zlib.crc32(b) and len(b), in O(log len_b)."""
-    return _multiply(_shift_of(len_b), crc_a) ^ crc_b
-
-
-def crc32_of_parts(parts: Iterable[tuple[int, int]]) -> int:
-    """The CRC-32 of the concatenation of parts given as (crc32, length)."""
-    whole = 0
-    for crc, length in parts:
-        whole = crc32_combine(whole, crc, length)
-    return whole
-
-
-# CRC-32 is a remainder of polynomials over GF(2): appending n zero bytes multiplies it by x^(8n). Bit 31 is x^0.
-# Method of zlib's crc32_combine (crc32.c, multmodp and x2nmodp).
-_POLYNOMIAL = 0xEDB88320
-_ONE = 1 << 31
-
-
-def _multiply(a: int, b: int) -> int:
-    product = 0
-    while a:
-        if a & _ONE:
-            product ^= b
-        a = a << 1 & 0xFFFFFFFF
-        b = b >> 1 ^ _POLYNOMIAL if b & 1 else b >> 1
-    return product
-
-
-@functools.lru_cache(maxsize=64)  # nearly all parts of an upload share a few lengths
-def _shift_of(length: int) -> int:
-    """x^(8 length) by repeated squaring."""
-    power, square = _ONE, _ONE >> 8
-    while length:
-        if length & 1:
-            power = _multiply(power, square)
-        square = _multiply(square, square)
-        length >>= 1
-    return power
 
 
 def compare_parts(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> str | None:

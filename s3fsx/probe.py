@@ -14,6 +14,7 @@ import trio
 from .errors import AccessDenied, Changed, Corrupted, Exists, NotFound, NotSupported, Rejected, S3fsxError
 from .objects import WRITE_ID, Capabilities, Payload, UploadedPart
 from .s3 import S3Store
+from .s3body import md5
 
 CLEANUP_LIMIT = 10.0  # seconds; what an outage leaves behind has its name to be found by
 _REFUSED = (NotSupported, Rejected)
@@ -58,24 +59,23 @@ async def _integrity(store: S3Store, key: str) -> Capabilities:
     for mode in ("crc32", "sha256"):
         if not await store.refuses_wrong(mode, key):
             continue
-        store.capabilities = Capabilities(mode)
         try:
-            await store.put(key, _BODY, metadata={})
+            return await _put(store, key, Capabilities(mode))
         except (Corrupted, *_REFUSED):
             continue  # it refuses everything of this kind, not only what is wrong
-        return store.capabilities
-    store.capabilities = Capabilities("etag")
-    kms = store.options.sse == "aws:kms"
-    if not kms:
+    if store.options.sse != "aws:kms":
         try:
-            await store.put(key, _BODY, metadata={})
+            return await _put(store, key, Capabilities("etag"))
         except Corrupted:
-            kms = True  # the bucket encrypts by itself
-        else:
-            return store.capabilities
+            pass  # the bucket encrypts by itself
     note = "parts are not verified: the store checks no checksum, and with its encryption an ETag is no MD5"
-    store.capabilities = Capabilities("sha256", notes=(note,))
-    await store.put(key, _BODY, metadata={})
+    return await _put(store, key, Capabilities("sha256", notes=(note,)))
+
+
+async def _put(store: S3Store, key: str, found: Capabilities) -> Capabilities:
+    store.capabilities = found
+    made = await store.put(key, _BODY, metadata={})
+    store.capabilities = replace(found, md5_etags=made.etag == md5(_BODY))
     return store.capabilities
 
 

@@ -15,8 +15,9 @@ import trio
 from .errors import Changed, DeadlineExceeded, NotFound, S3fsxError
 from .memory import Budget, Lease
 from .objects import Store
+from .sums import WHOLE
 from .version import Version
-from .window import Block, Window
+from .window import FIRST, Block, Window
 
 
 class _Fetch:
@@ -52,7 +53,8 @@ class Reader:
         self._store = store
         self._spawn = spawn
         self._deadline = deadline
-        self._window = Window(version.size, limit=ahead)
+        # A small object is one block, because its ETag is of all of it.
+        self._window = Window(version.size, first=WHOLE if version.size <= WHOLE else FIRST, limit=ahead)
         self._lease = Lease(budget, 0)
         self._fetches: dict[Block, _Fetch] = {}
         self._stale: Changed | None = None
@@ -115,7 +117,7 @@ class Reader:
         while True:
             key, etag = self.version.key, self.version.etag
             try:
-                return await self._store.get_range(key, start, length, etag=etag)
+                return await self._store.get_range(key, start, length, etag=etag, size=self.version.size)
             except (Changed, NotFound) as e:
                 if (key, etag) == (self.version.key, self.version.etag):
                     raise self._became_stale(e) from None

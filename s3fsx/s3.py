@@ -34,7 +34,7 @@ from .errors import (
     UploadGone,
 )
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
-from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crc32, crc32_header, md5
+from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, ClientMaker, failure
 from .s3lanes import Lane, Lanes, Requests, interrupted
 from .s3options import S3Options
@@ -110,24 +110,24 @@ class S3Store:
         work = _call("head_object", self._make.target(key), partial(s3answers.head, key))
         return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
 
-    async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
+    async def get_range(self, key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         if length == 0:
             return b""
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            body = answer["Body"]
-            try:
-                s3answers.check_range(answer, what, start, length, etag)
-                data: bytes = body.read()
-            except BaseException:
-                body.close()  # ends the connection: what is left of this body may be the whole object
-                raise
-            if len(data) != length:
-                raise ConnectionFailed(f"{what}: {len(data)} bytes came, {length} asked")
-            return data
+            return _body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
 
         work = _call("get_object", self._make.range(key, start, length, etag), read)
+        return await self._requests.run(self._lanes.download, "GetObject", what, work)
+
+    async def get(self, key: str, *, limit: int) -> bytes:
+        what = f"GET {key}"
+
+        def read(answer: Params) -> bytes:
+            return _body(answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit))
+
+        work = _call("get_object", self._make.target(key), read)
         return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
@@ -197,7 +197,7 @@ class S3Store:
             await self._check_still(source, etag)
         return await self.head(target)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         try:
             work = _call("delete_object", self._make.target(key), _nothing)
             await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work)
@@ -323,7 +323,7 @@ class S3Store:
             params["ChecksumCRC32"] = crc32_header(payload.crc32)
 
         def work(client: Any) -> T:
-            check_crc32(payload, what)
+            check_crcs(payload, what)
             answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
             if integrity == "etag":
                 found, expected = s3answers.bare_etag(answer["ETag"]), md5(payload)
@@ -365,6 +365,20 @@ def _complete(params: Params, upload: Params, client: Any) -> None:
             if isinstance(failure("", missing), (NotFound, UploadGone)):
                 raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
         raise
+
+
+def _body(answer: Params, what: str, length: int, check: Callable[[], None]) -> bytes:
+    """``length`` bytes, of an answer that ``check`` finds to be the one that was asked for."""
+    body = answer["Body"]
+    try:
+        check()
+        data: bytes = body.read()
+    except BaseException:
+        body.close()  # ends the connection: what is left of this body may be the whole object
+        raise
+    if len(data) != length:
+        raise ConnectionFailed(f"{what}: {len(data)} bytes came of {length}")
+    return data
 
 
 def _nothing(_: Params) -> None:

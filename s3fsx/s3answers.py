@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .errors import BadRange, Changed, ConnectionFailed, NotSupported, ServerFault
+from .errors import BadRange, Changed, ConnectionFailed, NotSupported, ServerFault, TooLarge
 from .objects import ListPage, ObjectInfo, UploadedPart, UploadInfo
 from .s3body import crc32_of_header
 
@@ -61,6 +61,7 @@ def head(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
         modified.timestamp() if modified else 0.0,
         answer.get("StorageClass") or "STANDARD",
         {name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+        str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer,
     )
 
 
@@ -106,6 +107,12 @@ def uploads(answer: Mapping[str, Any]) -> tuple[list[UploadInfo], dict[str, str]
     if not answer.get("IsTruncated"):
         return found, {}
     return found, {"KeyMarker": answer["NextKeyMarker"], "UploadIdMarker": answer.get("NextUploadIdMarker", "")}
+
+
+def check_size(answer: Mapping[str, Any], what: str, limit: int) -> None:
+    """Raises TooLarge."""
+    if answer["ContentLength"] > limit:
+        raise TooLarge(f"{what}: {answer['ContentLength']} bytes, of at most {limit}")
 
 
 def check_range(answer: Mapping[str, Any], what: str, start: int, length: int, etag: str) -> None:

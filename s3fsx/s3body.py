@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import zlib
 from collections.abc import Callable
 
+from .checksum import GRAIN, grain_crcs
 from .errors import Corrupted
 from .objects import Payload
 
@@ -85,15 +85,16 @@ class TwoFacedBody(Body):
         return super().seek(offset, whence)
 
 
-def check_crc32(payload: Payload, what: str) -> None:
+def check_crcs(payload: Payload, what: str) -> None:
     """Raises CorruptedInMemory when the chunks are no longer what was handed over."""
-    crc = size = 0
-    for chunk in payload.chunks:
-        crc = zlib.crc32(chunk, crc)
-        size += len(chunk)
-    if crc != payload.crc32 or size != payload.size:
+    size, found = sum(map(len, payload.chunks)), grain_crcs(payload.chunks)
+    if size != payload.size:
+        raise CorruptedInMemory(f"{what}: {size} bytes in memory, {payload.size} written")
+    if found != payload.grains:
+        pairs = enumerate(zip(found, payload.grains, strict=True))
+        grain = next(i // 4 for i, (a, b) in pairs if a != b)
         raise CorruptedInMemory(
-            f"{what}: {size} bytes with CRC-32 {crc:08x} in memory, {payload.size} with {payload.crc32:08x} written"
+            f"{what}: other bytes in memory than were written, between {grain * GRAIN} and {(grain + 1) * GRAIN}"
         )
 
 

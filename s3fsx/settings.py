@@ -196,6 +196,14 @@ class Settings:
         5, values.integer(1, 20), "transfer", "How often a request is tried in all, within its deadline."
     )
 
+    verify_reads: bool = setting(
+        True,
+        values.flag(),
+        "transfer",
+        "Compare what is read with checksums: the ETag of objects of up to 8 MiB, the sums that s3fsx keeps of larger "
+        "ones it wrote. Off: the wire and the store are trusted, and small objects are still fetched whole.",
+    )
+
     connect_timeout: float = setting(5.0, values.duration(0.1, 300), "deadlines", "To reach the endpoint, per attempt.")
     read_timeout: float = setting(
         30.0, values.duration(0.1, 3600), "deadlines", "Silence on a connection that ends an attempt."

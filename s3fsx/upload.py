@@ -236,7 +236,8 @@ class Upload:
             raise Changed(f"{self.key}: another writer replaced it at the same moment")
         expected = composite_etag([part.etag for _, part in sorted(self.parts.items())])
         if info.size != self.record.size or (expected and _is_composite(info.etag) and info.etag != expected):
-            await self._store.delete(self.key)  # it carries our write id: a wrong object must not look like a backup
+            # It carries our write id: a wrong object must not look like a backup.
+            await self._store.delete(self.key, known=info)
             raise Corrupted(
                 f"{self.key}: published with {info.size} bytes, ETag {info.etag}; {self.record.size} bytes, "
                 f"{expected} were written; removed again"
@@ -322,7 +323,7 @@ async def remove_stray(store: Store, record: UploadRecord) -> None:
     info = await made_by(store, record.key, record.write_id)
     if info is None or (record.modified and (info.etag, info.modified) != (record.etag, record.modified)):
         return
-    await store.delete(record.key)
+    await store.delete(record.key, known=info)
 
 
 async def abort_lost(transfers: Transfers, record: UploadRecord) -> None:

@@ -19,7 +19,9 @@ from __future__ import annotations
 import bisect
 from dataclasses import dataclass
 
-FIRST = 128 << 10  # the kernel's request size without a raised read_ahead_kb, and its default read-ahead
+from .checksum import GRAIN
+
+FIRST = GRAIN  # less cannot be verified
 BLOCK = 8 << 20
 NEAR = 4 << 20  # the largest read_ahead_kb s3fsx sets: requests arrive out of order within it
 BACK = 1 << 20  # blocks that were read completely stay this far behind the front, for small steps back

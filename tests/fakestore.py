@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import time
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from hashlib import md5
 
 import trio
 
+from s3fsx.checksum import grain_crcs
 from s3fsx.errors import (
     BadRange,
     Changed,
@@ -46,7 +46,7 @@ from s3fsx.objects import (
 )
 
 # Seconds until a hung call of each kind gives up; the defaults of S3Options.
-DEADLINES = {"get_range": 60.0, "put": 120.0, "upload_part": 120.0, "copy_part": 120.0, "copy": 120.0}
+DEADLINES = {"get_range": 60.0, "get": 60.0, "put": 120.0, "upload_part": 120.0, "copy_part": 120.0, "copy": 120.0}
 DEADLINES |= {"complete_upload": 120.0, "list_parts": 120.0, "abort_upload": 120.0}
 METADATA_DEADLINE = 10.0
 # S3Store keeps retrying these while the endpoint is down, until their own deadline.
@@ -97,7 +97,9 @@ class FakeStore:
         min_part: int = MIN_PART,
         now: Callable[[], float] = time.time,
     ) -> None:
-        self.capabilities = capabilities or Capabilities("crc32", conditional_put=True, conditional_complete=True)
+        self.capabilities = capabilities or Capabilities(
+            "crc32", conditional_put=True, conditional_complete=True, md5_etags=True
+        )
         self._up = trio.Event()
         self._up.set()
         self.latency = latency
@@ -182,7 +184,7 @@ class FakeStore:
         async with self._call("head", key):
             return self._info(key)
 
-    async def get_range(self, key: str, start: int, length: int, *, etag: str) -> bytes:
+    async def get_range(self, key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         if length == 0:
             return b""
         async with self._call("get_range", key):
@@ -190,6 +192,13 @@ class FakeStore:
             if start + length > len(found.data):
                 raise BadRange(f"GET {key}: {start}+{length} is beyond {len(found.data)}")
             return found.data[start : start + length]
+
+    async def get(self, key: str, *, limit: int) -> bytes:
+        async with self._call("get", key):
+            found = self._get(key, "")
+            if len(found.data) > limit:
+                raise TooLarge(f"GET {key}: {len(found.data)} bytes, of at most {limit}")
+            return found.data
 
     async def put(
         self, key: str, payload: Payload, *, metadata: Mapping[str, str], only_if_absent: bool = False
@@ -276,7 +285,7 @@ class FakeStore:
                 raise Rejected(f"COPY {source}: 400 InvalidRequest: onto itself without a change")
             return self._store(target, found.data, found.metadata if metadata is None else metadata)
 
-    async def delete(self, key: str) -> None:
+    async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         async with self._call("delete", key):
             self.objects.pop(key, None)
 
@@ -353,7 +362,7 @@ class FakeStore:
 
 def _joined(payload: Payload) -> bytes:
     data = b"".join(payload.chunks)
-    if len(data) != payload.size or zlib.crc32(data) != payload.crc32:
+    if len(data) != payload.size or grain_crcs(payload.chunks) != payload.grains:
         raise Corrupted(f"payload of {payload.size} bytes does not match its checksum")
     return data
 

@@ -63,7 +63,7 @@ async def names(store: Store, prefix: str, delimiter: str = "/", limit: int = 10
 async def test_what_is_put_can_be_asked_for(store: Store) -> None:
     made = await store.put(
         "dump/x",
-        Payload((b"ab", memoryview(b"cd"), bytearray(b"e")), 5, Payload.of(b"abcde").crc32),
+        Payload((b"ab", memoryview(b"cd"), bytearray(b"e")), 5, Payload.of(b"abcde").grains),
         metadata={"mode": "33188", WRITE_ID: "w1"},
     )
     there = await store.head("dump/x")
@@ -106,7 +106,7 @@ async def test_put_if_absent(store: Store) -> None:
 async def test_bytes_that_changed_in_memory_are_not_stored(store: Store) -> None:
     good = Payload.of(b"as written")
     with pytest.raises(Corrupted):
-        await store.put("k", Payload((b"as wriTTen",), good.size, good.crc32), metadata={})
+        await store.put("k", Payload((b"as wriTTen",), good.size, good.grains), metadata={})
     with pytest.raises(NotFound):
         await store.head("k")
 
@@ -311,7 +311,7 @@ async def test_a_part_that_changed_in_memory_is_refused(store: Store) -> None:
     upload_id = await store.create_upload("k", metadata={})
     good = Payload.of(b"as written")
     with pytest.raises(Corrupted):
-        await store.upload_part("k", upload_id, 1, Payload((b"as writteN",), good.size, good.crc32))
+        await store.upload_part("k", upload_id, 1, Payload((b"as writteN",), good.size, good.grains))
     assert await store.list_parts("k", upload_id) == ()
     await store.abort_upload("k", upload_id)
 

@@ -31,8 +31,10 @@ from s3fsx.objects import ObjectInfo
 from s3fsx.parts import PartSchedule
 from s3fsx.publisher import Publisher
 from s3fsx.recover import Recovery
+from s3fsx.sumstore import DIRECTORY
 from s3fsx.tree import Directory, File, Tree
 from s3fsx.upload import Transfers
+from s3fsx.verified import VerifiedStore
 from tests.fakestore import FakeStore
 
 T = TypeVar("T")
@@ -41,6 +43,11 @@ DEFAULTS = Defaults(0o640, 0o750, 0, 0)
 ATTRS = Attributes(0o644, 1000, 1000, 1_700_000_000_000_000_000)
 KIB = 1 << 10
 MIB = 1 << 20
+
+
+async def _inline(function: Callable[..., T], *args: object) -> T:
+    await trio.lowlevel.checkpoint()
+    return function(*args)
 
 
 class InlineJournal(Journal):
@@ -88,6 +95,11 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> SmallSchedule:
     for name in ("memory", "partbuffer", "content"):
         monkeypatch.setattr(f"s3fsx.{name}.CHUNK", KIB)
     monkeypatch.setattr("s3fsx.partbuffer._ZEROS", bytes(KIB))
+    for name in ("checksum", "sums", "verified"):
+        monkeypatch.setattr(f"s3fsx.{name}.GRAIN", KIB)
+    monkeypatch.setattr("s3fsx.reader.FIRST", KIB)
+    for name in ("reader", "sums", "verified"):
+        monkeypatch.setattr(f"s3fsx.{name}.WHOLE", SMALL_PART)
     for name in ("content", "parts"):
         monkeypatch.setattr(f"s3fsx.{name}.MIN_PART", 4 * KIB)
     for name in ("upload", "publisher"):
@@ -128,6 +140,7 @@ class Domain:
     ) -> None:
         o = self.options = options or Options()
         self.store = store
+        self.verified = VerifiedStore(store, o.prefix, in_thread=_inline)
         self.journal = journal or InlineJournal()
         self.cache = DictCache() if o.cached else None
         self.budget = Budget(o.budget)
@@ -136,8 +149,10 @@ class Domain:
         self._idle = trio.Event()
         root = Attributes(DEFAULTS.dir_mode, DEFAULTS.uid, DEFAULTS.gid, time.time_ns())
         self.tree = Tree(root, o.nodes)
-        self.listings = Listings(self.tree, Layout(o.prefix), store, self.cache, ListingPolicy(o.list_ttl, DEFAULTS))
-        self.transfers = Transfers(store, self.journal, self._spawn)
+        self.listings = Listings(
+            self.tree, Layout(o.prefix), self.verified, self.cache, ListingPolicy(o.list_ttl, DEFAULTS)
+        )
+        self.transfers = Transfers(self.verified, self.journal, self._spawn)
         self.publisher = Publisher(self.listings, self.transfers)
         self.namespace = Namespace(
             self.listings, self.transfers, self.publisher, NamePolicy(o.rename_limit, o.read_only)
@@ -299,13 +314,20 @@ class Domain:
         return [key[start:] for key in self.bucket() if not key.endswith("/")]
 
     def bucket(self) -> list[str]:
-        return self.store.keys()
+        """Without what s3fsx keeps for itself."""
+        return [key for key in self.store.keys() if not self._internal(key)]  # noqa: SIM118
+
+    def sums(self) -> list[str]:
+        return [key for key in self.store.keys() if self._internal(key)]  # noqa: SIM118
+
+    def _internal(self, key: str) -> bool:
+        return key.startswith(self.options.prefix + DIRECTORY)
 
     def stored(self, path: str) -> bytes:
         return self.store.data(self.key(path))
 
     def calls(self) -> Counter[str]:
-        return Counter(name for name, _ in self.store.log)
+        return Counter(name for name, key in self.store.log if not self._internal(key))
 
     async def nothing_left(self) -> None:
         """No upload in the bucket, no record in the journal, no byte of the budget in use."""

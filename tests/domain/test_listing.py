@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from s3fsx.errors import EndpointDown, FileSystemError, ServerFault
+from s3fsx.objects import ObjectInfo
 from s3fsx.tree import Directory, File
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
@@ -323,7 +324,7 @@ async def test_a_listing_between_the_deletion_and_the_end_of_a_rename(mount: Dom
     a = await mount.file("dump/a")
     delete = mount.store.delete
 
-    async def slow_answer(key: str) -> None:
+    async def slow_answer(key: str, *, known: ObjectInfo | None = None) -> None:
         await delete(key)
         dump.sealed_until = -1.0
         await mount.listings.refresh(dump, whole=True)

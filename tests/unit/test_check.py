@@ -71,7 +71,7 @@ async def test_bytes_that_come_back_different_are_trouble() -> None:
     store = FakeStore()
     original = store.get_range
 
-    async def flipped(key: str, start: int, length: int, *, etag: str) -> bytes:
+    async def flipped(key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         data = await original(key, start, length, etag=etag)
         return bytes([data[0] ^ 1]) + data[1:]
 

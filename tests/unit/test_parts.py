@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
-import zlib
 from dataclasses import replace
 
 import pytest
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 
 from s3fsx.errors import ConfigError, TooLarge
 from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
-from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, crc32_combine, crc32_of_parts
+from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges
 
 MIB = 1 << 20
 sizes = st.integers(MIN_PART, MAX_PART)
@@ -131,37 +129,6 @@ def test_composite_etag() -> None:
 def test_composite_etag_unknown(etag: str) -> None:
     assert composite_etag(["0" * 32, etag]) is None
     assert composite_etag([]) is None
-
-
-@given(st.binary(max_size=300), st.binary(max_size=300))
-def test_crc_of_two(a: bytes, b: bytes) -> None:
-    assert crc32_combine(zlib.crc32(a), zlib.crc32(b), len(b)) == zlib.crc32(a + b)
-
-
-@given(st.lists(st.binary(max_size=50), max_size=20))
-def test_crc_of_many(chunks: list[bytes]) -> None:
-    assert crc32_of_parts((zlib.crc32(c), len(c)) for c in chunks) == zlib.crc32(b"".join(chunks))
-
-
-@given(st.integers(0, 0xFFFFFFFF), st.integers(0, 0xFFFFFFFF), st.integers(0, MAX_PART), st.integers(0, MAX_PART))
-def test_crc_of_large_parts_is_associative(a: int, b: int, first: int, second: int) -> None:
-    zeros = crc32_combine(0, b, first)
-    left = crc32_combine(crc32_combine(a, b, first), b, second)
-    right = crc32_combine(a, crc32_combine(b, b, second), first + second)
-    assert left == right
-    assert zeros == b
-
-
-def test_crc_over_64_mib() -> None:
-    a, b = b"\x55" * 1000, bytes(64 * MIB)
-    assert crc32_combine(zlib.crc32(a), zlib.crc32(b), len(b)) == zlib.crc32(b, zlib.crc32(a))
-
-
-def test_crc_of_ten_thousand_parts_is_quick_enough_for_the_event_loop() -> None:
-    parts = [(n * 2654435761 & 0xFFFFFFFF, (8 if n < 5000 else 64) * MIB) for n in range(MAX_PARTS)]
-    begun = time.process_time()
-    crc32_of_parts(parts)
-    assert time.process_time() - begun < 1.0  # measured: 0.05 s
 
 
 def part(number: int, size: int = 8, etag: str = "e") -> UploadedPart:

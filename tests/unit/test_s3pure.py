@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s3fsx import errors, s3answers
 from s3fsx.errors import BadRange, Changed, ConfigError, ConnectionFailed, NotSupported, Rejected, ServerFault, TooLarge
 from s3fsx.objects import Payload, UploadedPart
-from s3fsx.s3body import BLOCK, Body, TwoFacedBody, check_crc32, crc32_header, crc32_of_header, md5
+from s3fsx.s3body import BLOCK, Body, TwoFacedBody, check_crcs, crc32_header, crc32_of_header, md5
 from s3fsx.s3errors import MAX_MESSAGE, from_answer, from_failure, may_want_tls, one_line, seconds_to_wait
 from s3fsx.s3options import S3Options
 from s3fsx.s3params import ParamMaker
@@ -23,7 +23,7 @@ CHUNKS = st.lists(st.binary(max_size=9) | st.integers(1, 3 * BLOCK).map(bytes), 
 
 def payload(chunks: list[bytes]) -> Payload:
     whole = Payload.of(b"".join(chunks))
-    return Payload(tuple(chunks), whole.size, whole.crc32)
+    return Payload(tuple(chunks), whole.size, whole.grains)
 
 
 # Bodies.
@@ -81,11 +81,11 @@ def test_a_body_of_two_faces() -> None:
 @given(CHUNKS)
 def test_checksums(chunks: list[bytes]) -> None:
     good = payload(chunks)
-    check_crc32(good, "PUT")
+    check_crcs(good, "PUT")
     assert md5(good) == hashlib.md5(b"".join(chunks)).hexdigest()
     assert crc32_of_header(crc32_header(good.crc32)) == good.crc32
     with pytest.raises(errors.Corrupted):
-        check_crc32(Payload((*good.chunks, b"x"), good.size, good.crc32), "PUT")
+        check_crcs(Payload((*good.chunks, b"x"), good.size, good.grains), "PUT")
 
 
 def test_checksum_headers() -> None:
