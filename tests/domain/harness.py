@@ -126,6 +126,7 @@ class Options:
     read_ahead: int = 16 * MIB
     read_deadline: float = 60.0
     cached: bool = False
+    verify_reads: bool = True
 
 
 class Domain:
@@ -140,7 +141,7 @@ class Domain:
     ) -> None:
         o = self.options = options or Options()
         self.store = store
-        self.verified = VerifiedStore(store, o.prefix, in_thread=_inline)
+        self.verified = VerifiedStore(store, o.prefix, reads=o.verify_reads, in_thread=_inline)
         self.journal = journal or InlineJournal()
         self.cache = DictCache() if o.cached else None
         self.budget = Budget(o.budget)
