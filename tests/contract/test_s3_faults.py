@@ -167,8 +167,8 @@ async def test_with_sha256_the_store_itself_refuses_what_differs(rgw: Any) -> No
 
 
 EXPECTED = {
-    "rgw": Capabilities("sha256", conditional_put=True, conditional_complete=False, part_copy=True),
-    "moto": Capabilities("etag", conditional_put=True, conditional_complete=True, part_copy=True),
+    "rgw": Capabilities("sha256", conditional_put=True, part_copy=True, md5_etags=True),
+    "moto": Capabilities("etag", conditional_put=True, conditional_complete=True, part_copy=True, md5_etags=True),
 }
 
 

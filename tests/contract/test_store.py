@@ -250,6 +250,17 @@ async def test_an_upload_appears_when_it_is_complete(store: Store) -> None:
     assert await store.list_uploads("") == ()
 
 
+async def test_a_small_object_whole_whatever_its_size(store: Store) -> None:
+    await put(store, "k", b"0123456789")
+    assert await store.get("k", limit=10) == b"0123456789"
+    with pytest.raises(TooLarge):
+        await store.get("k", limit=9)
+    await put(store, "empty", b"")
+    assert await store.get("empty", limit=1) == b""
+    with pytest.raises(NotFound):
+        await store.get("nothing", limit=10)
+
+
 async def test_parts_in_any_order_and_repeated(store: Store) -> None:
     upload_id = await store.create_upload("k", metadata={})
     third = await store.upload_part("k", upload_id, 30, Payload.of(b"end"))
