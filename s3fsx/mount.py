@@ -18,6 +18,7 @@ import trio
 from . import __version__, kernel
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
+from .changes import Changes
 from .config import to_s3_options
 from .content import WriteLimits
 from .endpoint import Endpoint
@@ -40,6 +41,7 @@ from .settings import Settings
 from .status import read_status, serve_status, socket_path, sockets
 from .tree import Tree
 from .upload import Transfers
+from .waiting import Waiting
 
 log = logging.getLogger("s3fsx.mount")
 
@@ -95,8 +97,9 @@ class Mount:
         self.listings = Listings(self.tree, layout, store, cache, policy)
         transfers = Transfers(store, journal, spawn)
         publisher = Publisher(self.listings, transfers)
+        changes = Changes(store, journal, spawn)
         self.namespace = Namespace(
-            self.listings, transfers, publisher, NamePolicy(settings.rename_limit, settings.read_only)
+            self.listings, transfers, publisher, changes, NamePolicy(settings.rename_limit, settings.read_only)
         )
         self.files = Files(
             self.listings,
@@ -113,7 +116,8 @@ class Mount:
                 settings.pending_limit,
             ),
         )
-        self.recovery = Recovery(journal, self.listings, transfers, self.files.new_writer)
+        waiting = Waiting(self.listings, transfers, self.files.new_writer)
+        self.recovery = Recovery(journal, layout, transfers, waiting.bring_back, changes)
         self.fuse = FileSystem(
             self.listings,
             self.namespace,

@@ -17,9 +17,9 @@ from typing import TypeVar
 import pytest
 import trio
 
-from s3fsx import journal as journal_module
 from s3fsx.attributes import Attributes, Defaults
 from s3fsx.cache import MetadataCache
+from s3fsx.changes import Changes
 from s3fsx.content import WriteLimits
 from s3fsx.files import FilePolicy, Files, Handle
 from s3fsx.journal import Journal
@@ -33,6 +33,7 @@ from s3fsx.publisher import Publisher
 from s3fsx.recover import Recovery
 from s3fsx.tree import Directory, File, Tree
 from s3fsx.upload import Transfers
+from s3fsx.waiting import Waiting
 from tests.fakestore import FakeStore
 
 T = TypeVar("T")
@@ -48,7 +49,6 @@ class InlineJournal(Journal):
 
     def __init__(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
-        database.execute(journal_module._SCHEMA)
         super().__init__(database, os.open(os.devnull, os.O_RDONLY))
 
     async def _run(self, action: Callable[[], T]) -> T:
@@ -90,7 +90,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> SmallSchedule:
     monkeypatch.setattr("s3fsx.partbuffer._ZEROS", bytes(KIB))
     for name in ("content", "parts"):
         monkeypatch.setattr(f"s3fsx.{name}.MIN_PART", 4 * KIB)
-    for name in ("upload", "publisher"):
+    for name in ("copies", "publisher"):
         monkeypatch.setattr(f"s3fsx.{name}.MAX_COPY", SMALL_COPY)
     monkeypatch.setattr("s3fsx.upload._COPY_PIECE", 16 * KIB)
     return SmallSchedule(SMALL_PART, 2 * SMALL_PART)
@@ -139,8 +139,9 @@ class Domain:
         self.listings = Listings(self.tree, Layout(o.prefix), store, self.cache, ListingPolicy(o.list_ttl, DEFAULTS))
         self.transfers = Transfers(store, self.journal, self._spawn)
         self.publisher = Publisher(self.listings, self.transfers)
+        self.changes = Changes(store, self.journal, self._spawn)
         self.namespace = Namespace(
-            self.listings, self.transfers, self.publisher, NamePolicy(o.rename_limit, o.read_only)
+            self.listings, self.transfers, self.publisher, self.changes, NamePolicy(o.rename_limit, o.read_only)
         )
         self.files = Files(
             self.listings,
@@ -157,7 +158,8 @@ class Domain:
                 o.pending_limit,
             ),
         )
-        self.recovery = Recovery(self.journal, self.listings, self.transfers, self.files.new_writer)
+        waiting = Waiting(self.listings, self.transfers, self.files.new_writer)
+        self.recovery = Recovery(self.journal, self.listings.layout, self.transfers, waiting.bring_back, self.changes)
 
     def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         scope = trio.CancelScope()
@@ -312,6 +314,7 @@ class Domain:
         await self.idle()
         assert self.store.uploads == {}
         assert await self.journal.records() == []
+        assert await self.journal.intents() == []
         assert self.budget.committed == 0
 
 

@@ -16,15 +16,16 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 # fmt: off
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
-        "__init__", "errors", "objects", "version", "attributes", "layout", "parts", "window", "tempnames",
-        "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
+        "__init__", "errors", "objects", "records", "intents", "version", "attributes", "layout", "parts", "window",
+        "tempnames", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
     ),
     "L2 domain": (
-        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+        "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher", "waiting",
+        "recover", "namespace", "files",
     ),
     "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
