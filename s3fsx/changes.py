@@ -110,6 +110,8 @@ class Changes:
         there = await self._present(intent)
         await self._each(undecided(intent, there), self._learn(there))
         decided = plan(intent, there)
+        if decided.forward and intent.phase == "copying":  # before the first deletion: there is no way back from there
+            await Change(self._journal, intent).copied([there[piece.target] for piece in intent.pieces])
         await self._each(decided.delete, self._store.delete)
         for key in decided.left:
             log.info("%s: %s was changed by others since or is no copy of ours; left alone", intent.path, key)
