@@ -26,6 +26,7 @@ from s3fsx.journal import Journal
 from s3fsx.layout import Layout
 from s3fsx.listing import ListingPolicy, Listings
 from s3fsx.memory import Budget
+from s3fsx.mirror import Mirror
 from s3fsx.namespace import NamePolicy, Namespace
 from s3fsx.objects import ObjectInfo
 from s3fsx.parts import PartSchedule
@@ -158,6 +159,7 @@ class Domain:
                 o.pending_limit,
             ),
         )
+        self.mirror = Mirror(store, self.journal, o.prefix, "host")
         waiting = Waiting(self.listings, self.transfers, self.files.new_writer)
         self.recovery = Recovery(self.journal, self.listings.layout, self.transfers, waiting.bring_back, self.changes)
 

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "errors", "objects", "records", "intents", "version", "attributes", "layout", "parts", "window",
-        "tempnames", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
+        "tempnames", "nodecopy", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
@@ -25,9 +25,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher", "waiting",
-        "recover", "namespace", "files",
+        "recover", "namespace", "files", "mirror",
     ),
-    "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
+    "L3 kernel": ("mountpoint", "state", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
 }
 # fmt: on
