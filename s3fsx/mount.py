@@ -38,7 +38,7 @@ from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
-from .state import full_disk_is_trouble, identity, open_journal, source, url
+from .state import full_disk_is_trouble, identity, open_journal, source, state_directory, url
 from .status import serve_status, socket_path
 from .tree import Tree
 from .upload import Transfers
@@ -212,7 +212,7 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
         with full_disk_is_trouble():
-            journal = await open_journal(settings)
+            journal = await open_journal(settings, state_directory(settings))
             stack.callback(journal.close)
             cache = MetadataCache(os.path.join(settings.cache_dir, name), settings.cache_size)
         stack.callback(cache.close)

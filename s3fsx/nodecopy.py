@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from .layout import INTERNAL
@@ -137,15 +137,9 @@ def from_json(key: str, prefix: str, data: bytes) -> NodeCopy:
 
 
 def _sound(upload: CopiedUpload, prefix: str) -> bool:
-    texts: Iterable[object] = (
-        upload.key,
-        upload.path,
-        upload.upload_id,
-        upload.write_id,
-        upload.composite,
-        upload.etag,
-    )
-    numbers: Iterable[object] = (upload.created, upload.size, upload.parts, upload.modified)
+    ids: tuple[object, ...] = (upload.upload_id, upload.write_id)
+    texts: tuple[object, ...] = (*ids, upload.key, upload.path, upload.composite, upload.etag)
+    numbers: tuple[object, ...] = (upload.created, upload.size, upload.parts, upload.modified)
     return (
         all(isinstance(text, str) for text in texts)
         and all(_number(number) for number in numbers)

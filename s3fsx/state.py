@@ -44,12 +44,11 @@ def full_disk_is_trouble() -> Iterator[None]:
         raise
 
 
-async def open_journal(settings: Settings) -> Journal:
+async def open_journal(settings: Settings, directory: str) -> Journal:
     """A mount that was just unmounted may still be publishing: its lock is waited for, not long.
 
     Raises S3fsxError, not ConfigError, when it is held all that time: the one who holds it will end.
     """
-    directory = state_directory(settings)
     for _ in range(_LOCK_TRIES):
         try:
             return Journal.open(directory)
