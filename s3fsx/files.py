@@ -23,7 +23,7 @@ from .layout import check_name
 from .listing import Listings
 from .memory import Budget
 from .namespace import Namespace
-from .objects import WRITE_ID
+from .objects import COPY_OF, WRITE_ID
 from .parts import PartSchedule
 from .publisher import Publisher
 from .reader import Reader
@@ -85,7 +85,8 @@ class _Destination:
     def metadata(self) -> dict[str, str]:
         version = self._file.version
         kept = dict(version.metadata or {}) if version is not None else {}
-        kept.pop(WRITE_ID, None)
+        for ours in (WRITE_ID, COPY_OF):
+            kept.pop(ours, None)
         return {**kept, **to_metadata(self._file.attrs)}
 
     async def predicted_key(self, head: bytes) -> str | None:

@@ -1,17 +1,7 @@
 """What this mount has begun in the bucket and not finished: one sqlite file, fsynced, owned by one mount.
 
 A record is written before the request it speaks of and removed after its effect is known, so that after a crash the
-next mount can finish what had returned success and abort the rest. Records are keyed by the write id, which the
-object's own metadata carries too (``s3fsx-write``): an object in the bucket can be told to be ours.
-
-States of an upload:
-
-    opening     CreateMultipartUpload is about to be sent; the upload id is not known yet
-    open        parts are being sent; nothing has returned success        -> replay aborts it
-    settled     a temporary name was closed, every part is in the store   -> replay brings the file back, unpublished
-    publishing  CompleteMultipartUpload is about to be sent, for ``path`` -> replay finishes it
-    aborting    the file was deleted or failed                            -> replay aborts it
-    removing    the same, and its Complete may have had its effect        -> replay aborts it and removes its object
+next mount can finish what had returned success and abort the rest (``records`` has the states).
 """
 
 from __future__ import annotations
@@ -20,18 +10,23 @@ import fcntl
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable
+from dataclasses import astuple, replace
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import trio
 
 from .errors import ConfigError, S3fsxError
 from .objects import UploadedPart
+from .records import Intent, Piece, UploadRecord
 
 T = TypeVar("T")
 
-_SCHEMA = """
+_VERSION = 2  # PRAGMA user_version; 0 is that of 0.1.0, which had uploads only
+_SCHEMA = (
+    """
 CREATE TABLE IF NOT EXISTS uploads (
     write_id TEXT PRIMARY KEY,
     upload_id TEXT NOT NULL,
@@ -44,30 +39,27 @@ CREATE TABLE IF NOT EXISTS uploads (
     etag TEXT NOT NULL,
     modified REAL NOT NULL
 ) STRICT
-"""
+""",
+    """
+CREATE TABLE IF NOT EXISTS intents (
+    intent_id TEXT PRIMARY KEY,
+    phase TEXT NOT NULL,
+    path TEXT NOT NULL,
+    created REAL NOT NULL,
+    pieces TEXT NOT NULL
+) STRICT
+""",
+    """
+CREATE TABLE IF NOT EXISTS node (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT
+""",
+)
 
-_PUT = """
-INSERT OR REPLACE INTO uploads (write_id, upload_id, state, key, path, size, parts, created, etag, modified)
-VALUES (?,?,?,?,?,?,?,?,?,?)
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class UploadRecord:
-    """One unfinished upload. key: what Complete will create. path: the file name it stands for, which differs from
-    the key's own path while a temporary name waits for its rename. size: bytes, 0 until settled. etag, modified: of
-    the object once it is completed under a key it is not to keep, so that nothing else is ever deleted for it."""
-
-    write_id: str
-    upload_id: str
-    state: str
-    key: str
-    path: str
-    created: float
-    size: int = 0
-    parts: tuple[UploadedPart, ...] = ()
-    etag: str = ""
-    modified: float = 0.0
+FILE = "journal.sqlite"
+_UPLOADS = "write_id, upload_id, state, key, path, created, size, parts, etag, modified"
+_INTENTS = "intent_id, phase, path, created, pieces"
 
 
 class JournalInUse(ConfigError):
@@ -81,6 +73,9 @@ class JournalError(S3fsxError):
 class Journal:
     """Blocking inside, asynchronous outside: one worker thread at a time, in order.
 
+    node: a random id, made with the file: who else reads the bucket knows this journal by it. new: the file was made
+    by this ``open``. changes: how often a record of an upload was written or removed.
+
     Raises ConfigError from ``open`` (another mount owns the directory, unreadable file), JournalError later.
     """
 
@@ -88,6 +83,9 @@ class Journal:
         self._db = db
         self._lock_fd = lock_fd
         self._turn = trio.CapacityLimiter(1)
+        self._moved = trio.Event()
+        self.changes = 0
+        self.new, self.node = _prepare(db)
 
     @classmethod
     def open(cls, directory: str) -> Journal:
@@ -97,7 +95,7 @@ class Journal:
             os.chmod(directory, 0o700)
             lock_fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as e:
-            raise ConfigError(f"state_dir {directory}: {e.strerror}; s3fsx keeps its journal there") from None
+            raise ConfigError(f"state_dir {directory}: {e.strerror}; s3fsx keeps its journal there") from e
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -106,22 +104,40 @@ class Journal:
                 f"{directory} is in use by another s3fsx mount of the same bucket and prefix on this machine; "
                 "unmount that one, or give this one its own state_dir"
             ) from None
-        path = os.path.join(directory, "journal.sqlite")
+        path = os.path.join(directory, FILE)
         try:
             db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA journal_size_limit=1048576")
-            db.execute(_SCHEMA)
-            _migrate(db)
-            os.chmod(path, 0o600)
-        except (sqlite3.Error, OSError) as e:
+            try:
+                db.execute("PRAGMA journal_mode=WAL")
+                db.execute("PRAGMA synchronous=FULL")
+                db.execute("PRAGMA journal_size_limit=1048576")
+                os.chmod(path, 0o600)
+                return cls(db, lock_fd)
+            except BaseException:
+                db.close()
+                raise
+        except (sqlite3.Error, OSError, ValueError) as e:
             os.close(lock_fd)
-            raise ConfigError(
-                f"the journal {path} cannot be used ({e}); move it away to go on without it (unfinished uploads "
-                "then stay in the bucket until they are aborted by hand)"
-            ) from None
-        return cls(db, lock_fd)
+            raise _unusable(path, e) from e
+
+    @classmethod
+    def look(cls, directory: str) -> Journal | None:
+        """To read the journal of a mount that may be running: without its lock, never written to. None: there is none.
+
+        Raises ConfigError when it cannot be read.
+        """
+        path = os.path.join(directory, FILE)
+        if not os.path.exists(path):
+            return None
+        try:
+            db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, check_same_thread=False, timeout=5)
+            try:
+                return cls(db, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except BaseException:
+                db.close()
+                raise
+        except (sqlite3.Error, OSError, ValueError) as e:
+            raise _unusable(path, e) from e
 
     async def _run(self, action: Callable[[], T]) -> T:
         def work() -> T:
@@ -133,22 +149,34 @@ class Journal:
         # Not abandoned on cancel: a journal write lasts milliseconds and must not overtake a later one.
         return await trio.to_thread.run_sync(work, limiter=self._turn)
 
+    def _uploads_changed(self) -> None:
+        self.changes += 1
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def wait_changed(self, since: int) -> None:
+        """Until ``changes`` is no longer ``since``."""
+        while self.changes == since:
+            await self._moved.wait()
+
+    # -- uploads
+
     async def put(self, record: UploadRecord) -> None:
         """Insert or replace; on disk when it returns."""
-        parts = json.dumps([(p.number, p.size, p.etag, p.crc32, p.grains.hex()) for p in record.parts])
         row = (
             record.write_id,
             record.upload_id,
             record.state,
             record.key,
             record.path,
-            record.size,
-            parts,
             record.created,
+            record.size,
+            json.dumps([(p.number, p.size, p.etag, p.crc32, p.grains.hex()) for p in record.parts]),
             record.etag,
             record.modified,
         )
-        await self._run(lambda: self._db.execute(_PUT, row))
+        await self._run(lambda: self._db.execute(_insert("uploads", _UPLOADS), row))
+        self._uploads_changed()
 
     async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
         """The record with some fields replaced, stored."""
@@ -158,36 +186,131 @@ class Journal:
 
     async def remove(self, write_id: str) -> None:
         await self._run(lambda: self._db.execute("DELETE FROM uploads WHERE write_id = ?", (write_id,)))
+        self._uploads_changed()
 
     async def records(self) -> list[UploadRecord]:
         """All of them, oldest first."""
-        rows = await self._run(
-            lambda: self._db.execute(
-                "SELECT write_id, upload_id, state, key, path, created, size, parts, etag, modified"
-                " FROM uploads ORDER BY created"
-            ).fetchall()
+        return await self._run(lambda: _uploads(self._db))
+
+    # -- changes of names
+
+    async def intend(self, intent: Intent) -> None:
+        """Insert or replace; on disk when it returns."""
+        pieces = json.dumps([astuple(piece) for piece in intent.pieces])
+        row = (intent.intent_id, intent.phase, intent.path, intent.created, pieces)
+        await self._run(lambda: self._db.execute(_insert("intents", _INTENTS), row))
+
+    async def fulfilled(self, intent_id: str) -> None:
+        """Forget an intent. Not fsynced, which halves the price of an unlink: a power cut may bring it back, and
+        replay then finds that nothing of it is left to do."""
+
+        def action() -> None:
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            try:
+                self._db.execute("DELETE FROM intents WHERE intent_id = ?", (intent_id,))
+            finally:
+                self._db.execute("PRAGMA synchronous=FULL")
+
+        await self._run(action)
+
+    async def intents(self) -> list[Intent]:
+        """All of them, oldest first."""
+        return await self._run(lambda: _intents(self._db))
+
+    # -- the copy in the bucket
+
+    async def copied(self) -> bool:
+        """Whether there may be one: what ``set_copied`` said last."""
+        found = await self._run(
+            lambda: self._db.execute("SELECT value FROM node WHERE name = 'copied'").fetchone(),
         )
-        return [_record(row) for row in rows]
+        return found is not None and found[0] == "yes"
+
+    async def set_copied(self, there: bool) -> None:
+        row = ("copied", "yes" if there else "no")
+        await self._run(lambda: self._db.execute("INSERT OR REPLACE INTO node VALUES (?,?)", row))
 
     def close(self) -> None:
         self._db.close()
         os.close(self._lock_fd)
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    """A journal of an earlier version gets the columns it lacks."""
-    there = {row[1] for row in db.execute("PRAGMA table_info(uploads)")}
-    for column, kind in (("etag", "TEXT NOT NULL DEFAULT ''"), ("modified", "REAL NOT NULL DEFAULT 0")):
-        if column not in there:
-            db.execute(f"ALTER TABLE uploads ADD COLUMN {column} {kind}")
+def _insert(table: str, columns: str) -> str:
+    marks = ",".join("?" * len(columns.split(",")))
+    return f"INSERT OR REPLACE INTO {table} ({columns}) VALUES ({marks})"
 
 
-def _record(row: Sequence[Any]) -> UploadRecord:
-    write_id, upload_id, state, key, path, created, size, parts, etag, modified = row
+def _unusable(path: str, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"the journal {path} cannot be used ({error}). It is kept. To go on without it move it away, mount, and let "
+        "'s3fsx recover SOURCE' show which unfinished uploads in the bucket may be its own"
+    )
+
+
+def _prepare(db: sqlite3.Connection) -> tuple[bool, str]:
+    """Make or check the tables: (the journal is new, its node id). Raises sqlite3.Error or ValueError for what is
+    damaged or not ours."""
+    (problem,) = db.execute("PRAGMA quick_check(1)").fetchone()
+    if problem != "ok":
+        raise ValueError(problem)
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > _VERSION:
+        raise ValueError("a newer version of s3fsx wrote it")
+    if tables and "uploads" not in tables:
+        raise ValueError("it is the database of something else")
+    if version < _VERSION:
+        _migrate(db, "uploads" in tables)
+    try:
+        _uploads(db)
+        _intents(db)
+        (node,) = db.execute("SELECT value FROM node WHERE name = 'id'").fetchone()
+    except (TypeError, IndexError) as e:
+        raise ValueError(f"a record in it makes no sense: {e}") from e
+    return not tables, node
+
+
+def _migrate(db: sqlite3.Connection, older: bool) -> None:
+    """The tables of a new journal, and what one of an earlier version lacks; all or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        if older:
+            there = {row[1] for row in db.execute("PRAGMA table_info(uploads)")}
+            for column, kind in (("etag", "TEXT NOT NULL DEFAULT ''"), ("modified", "REAL NOT NULL DEFAULT 0")):
+                if column not in there:
+                    db.execute(f"ALTER TABLE uploads ADD COLUMN {column} {kind}")
+        for statement in _SCHEMA:
+            db.execute(statement)
+        db.execute("INSERT INTO node VALUES ('id', ?)", (uuid.uuid4().hex,))
+        db.execute(f"PRAGMA user_version={_VERSION}")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _uploads(db: sqlite3.Connection) -> list[UploadRecord]:
+    rows = db.execute(f"SELECT {_UPLOADS} FROM uploads ORDER BY created").fetchall()
+    return [_upload(*row) for row in rows]
+
+
+def _upload(
+    write_id: str, upload_id: str, state: str, key: str, path: str, created: float, size: int, parts: str, *stray: Any
+) -> UploadRecord:
     sent = tuple(_part(*part) for part in json.loads(parts))
-    return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, etag, modified)
+    return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, *stray)
 
 
 def _part(number: int, size: int, etag: str, crc32: int | None, grains: str = "") -> UploadedPart:
     """A journal of an earlier version has no grains."""
     return UploadedPart(number, size, etag, crc32, bytes.fromhex(grains))
+
+
+def _intents(db: sqlite3.Connection) -> list[Intent]:
+    rows = db.execute(f"SELECT {_INTENTS} FROM intents ORDER BY created").fetchall()
+    return [Intent(i, phase, path, created, _pieces(pieces)) for i, phase, path, created, pieces in rows]
+
+
+def _pieces(text: str) -> tuple[Piece, ...]:
+    return tuple(Piece(*piece) for piece in json.loads(text))

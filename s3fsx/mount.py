@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import logging
 import os
+import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -19,17 +18,19 @@ import trio
 from . import __version__, kernel
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
+from .changes import Changes
 from .config import to_s3_options
 from .content import WriteLimits
 from .endpoint import Endpoint
-from .errors import ConfigError, S3fsxError
+from .errors import S3fsxError
 from .files import FilePolicy, Files
 from .fuse import FileSystem, KernelPolicy
-from .journal import Journal, JournalInUse
+from .journal import Journal
 from .layout import Layout
 from .listing import ListingPolicy, Listings
 from .memory import Budget, tame_malloc
-from .mountpoint import is_mounted, source_name
+from .mirror import Mirror
+from .mountpoint import source_name
 from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
 from .parts import PartSchedule
@@ -38,10 +39,12 @@ from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
-from .status import read_status, serve_status, socket_path, sockets
+from .state import full_disk_is_trouble, identity, open_journal, source, state_directory, url
+from .status import serve_status, socket_path
 from .tree import Tree
 from .upload import Transfers
 from .verified import VerifiedStore
+from .waiting import Waiting
 
 log = logging.getLogger("s3fsx.mount")
 
@@ -51,17 +54,8 @@ _RESERVE = 100
 _IDLE_TASKS = 8
 # Seconds that requests under way get to end after SIGTERM, within systemd's 90.
 _DRAIN = 30.0
-_LOCK_TRIES, _LOCK_PAUSE = 20, 0.5
-_DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
-_DISK_SQLITE = (10, 13)  # SQLITE_IOERR, SQLITE_FULL
 # Nodes kept that the kernel does not hold, about 0.5 KiB each.
 _NODES = 200_000
-
-
-def identity(settings: Settings) -> str:
-    """Names the state and cache directories of a mount: the same for the same bucket and prefix."""
-    text = "\n".join((settings.endpoint, settings.bucket, settings.prefix))
-    return f"{settings.bucket}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def schedule(settings: Settings) -> PartSchedule:
@@ -98,8 +92,9 @@ class Mount:
         self.listings = Listings(self.tree, layout, self.verified, cache, policy)
         transfers = Transfers(self.verified, journal, spawn)
         publisher = Publisher(self.listings, transfers)
+        changes = Changes(self.verified, journal, spawn)
         self.namespace = Namespace(
-            self.listings, transfers, publisher, NamePolicy(settings.rename_limit, settings.read_only)
+            self.listings, transfers, publisher, changes, NamePolicy(settings.rename_limit, settings.read_only)
         )
         self.files = Files(
             self.listings,
@@ -116,7 +111,9 @@ class Mount:
                 settings.pending_limit,
             ),
         )
-        self.recovery = Recovery(journal, self.listings, transfers, self.files.new_writer)
+        waiting = Waiting(self.listings, transfers, self.files.new_writer)
+        self.mirror = Mirror(store, journal, settings.prefix, socket.gethostname())
+        self.recovery = Recovery(journal, layout, transfers, waiting.bring_back, changes)
         self.fuse = FileSystem(
             self.listings,
             self.namespace,
@@ -134,10 +131,10 @@ class Mount:
             "version": __version__,
             "pid": os.getpid(),
             "mountpoint": mountpoint,
-            "source": _source(self.settings),
+            "source": source(self.settings),
             "uptime_s": round(time.time() - self.started),
             "endpoint": {
-                "url": _url(self.settings),
+                "url": url(self.settings),
                 "down": endpoint.down,
                 "down_since": endpoint.down_since,
                 "last_success": endpoint.last_success,
@@ -218,8 +215,8 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
     tame_malloc()
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
-        with _full_disk_is_trouble():
-            journal = await _open_journal(settings, os.path.join(settings.state_dir, name))
+        with full_disk_is_trouble():
+            journal = await open_journal(settings, state_directory(settings))
             stack.callback(journal.close)
             cache = MetadataCache(os.path.join(settings.cache_dir, name), settings.cache_size)
         stack.callback(cache.close)
@@ -247,71 +244,6 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
             background.cancel_scope.cancel()
         if failed:
             raise failed[0]
-
-
-@contextmanager
-def _full_disk_is_trouble() -> Iterator[None]:
-    """A path that cannot be used is bad input, which is not tried again; a full or failing disk may be better later."""
-    try:
-        yield
-    except ConfigError as e:
-        reason = e.__context__
-        sqlite = getattr(reason, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
-        if getattr(reason, "errno", None) in _DISK_ERRNOS or sqlite in _DISK_SQLITE:
-            raise S3fsxError(str(e)) from None
-        raise
-
-
-async def _open_journal(settings: Settings, directory: str) -> Journal:
-    """A mount that was just unmounted may still be publishing: its lock is waited for, not long.
-
-    Raises S3fsxError, not ConfigError, when it is held all that time: the one who holds it will end.
-    """
-    for _ in range(_LOCK_TRIES):
-        try:
-            return Journal.open(directory)
-        except JournalInUse:
-            await trio.sleep(_LOCK_PAUSE)
-    try:
-        return Journal.open(directory)
-    except JournalInUse:
-        holder = await trio.to_thread.run_sync(_holder, settings)
-        raise S3fsxError(
-            holder or f"{directory} is in use by an s3fsx that shows no status; wait for its end"
-        ) from None
-
-
-def _holder(settings: Settings) -> str:
-    """Who has this bucket and prefix, by the status sockets; "" when none of them says so."""
-    try:
-        found = sockets(settings.runtime_dir)
-    except S3fsxError:
-        return ""
-    for socket in found:
-        try:
-            document = read_status(socket)
-        except S3fsxError:
-            continue
-        endpoint = document.get("endpoint")
-        url = endpoint.get("url") if isinstance(endpoint, dict) else None
-        if (document.get("source"), url) != (_source(settings), _url(settings)):
-            continue
-        pid, path = document.get("pid"), str(document.get("mountpoint"))
-        if is_mounted(path, settings.bucket, settings.prefix):
-            return f"pid {pid} serves {_source(settings)} on {path}: unmount that, or give this mount its own state_dir"
-        return (
-            f"pid {pid} is still publishing what was written to {path}, or a program still uses it "
-            f"('s3fsx status {path}' shows more): mount again when it has ended"
-        )
-    return ""
-
-
-def _source(settings: Settings) -> str:
-    return f"s3://{settings.bucket}/{settings.prefix}"
-
-
-def _url(settings: Settings) -> str:
-    return settings.endpoint or "Amazon S3"
 
 
 def _guarded(nursery: trio.Nursery) -> Callable[..., Any]:
@@ -343,6 +275,8 @@ async def _serve(
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
         background.start_soon(mount.cache.run)
+        if not settings.read_only:
+            background.start_soon(mount.mirror.run)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)
@@ -356,6 +290,8 @@ async def _serve(
             requests.cancel()
         pyfuse3.close(unmount=True)
         await mount.files.abandon_unfinished()
+        if not settings.read_only:
+            await mount.mirror.finish()
 
 
 async def _publish_waiting(mount: Mount) -> None:

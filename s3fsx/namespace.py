@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import trio
 
 from .attributes import Attributes, to_metadata
+from .changes import Change, Changes
+from .copies import copy_object
 from .errors import FileSystemError, NotFound, S3fsxError
 from .layout import check_name
 from .listing import Listings
 from .objects import LIST_LIMIT, ObjectInfo, Payload
 from .publisher import Publisher
 from .tree import Directory, File, Node, Tree
-from .upload import Transfers, copy_object
+from .upload import Transfers
 from .version import Version
 
 log = logging.getLogger("s3fsx.namespace")
@@ -37,13 +39,16 @@ class NamePolicy:
 class Namespace:
     """Raises FileSystemError for what POSIX refuses and S3fsxError for what the store did."""
 
-    def __init__(self, listings: Listings, transfers: Transfers, publisher: Publisher, policy: NamePolicy) -> None:
+    def __init__(
+        self, listings: Listings, transfers: Transfers, publisher: Publisher, changes: Changes, policy: NamePolicy
+    ) -> None:
         self._listings = listings
         self._tree: Tree = listings.tree
         self._layout = listings.layout
         self._store = transfers.store
         self._transfers = transfers
         self._publisher = publisher
+        self._changes = changes
         self._policy = policy
         self._changing: Counter[int] = Counter()  # changes of names under way, by directory
 
@@ -144,13 +149,13 @@ class Namespace:
         """The object, then what is unpublished of it: the other way round an error would lose both."""
         known = node.writer.base if node.writer is not None else None
         if node.version is not None:
-            await self._store.delete(node.version.key, known=node.version.info)
+            await self._changes.delete(node.version.info, node.path)
         elif node.writer is not None and node.writer.unsure:
             await self._store.delete(self._layout.key(node.path))
         self._tree.detach(node)
         late = await self._drop_content(node)
         if late is not None and late is not known:
-            await self._store.delete(late.key, known=late.info)  # it was being published while we deleted the object
+            await self._changes.delete(late.info, node.path)  # it was being published while we deleted the object
 
     async def _drop_content(self, node: File) -> Version | None:
         """Forget what is unpublished; the version that its writer published last."""
@@ -206,12 +211,15 @@ class Namespace:
             if version is None:
                 raise FileSystemError(errno.ENOENT, f"{node.path}: nothing was ever written")
             source = version.info
-            version.update(await self._copy(version, key, path))  # before the old key goes: somebody may be reading
-            try:
-                await self._store.delete(source.key, known=source)
-            except S3fsxError:
-                version.update(source)
-                raise
+            async with self._changes.renaming(path, [(source, key)]) as change:
+                copy = await self._copy(version, key, path)
+                await change.copied([copy])
+                version.update(copy)  # before the old key goes: somebody may be reading
+                try:
+                    await self._store.delete(source.key, known=source)
+                except S3fsxError:
+                    version.update(source)
+                    raise
             self._listings.learned(node, version.info)
 
     async def _committed(self, node: File, old: Version | None) -> None:
@@ -222,7 +230,7 @@ class Namespace:
             log.warning("%s: renamed, but its mode and times could not be stored: %s", node.path, e)
         if old is not None:
             try:
-                await self._store.delete(old.key, known=old.info)
+                await self._changes.delete(old.info, node.path)
             except S3fsxError as e:
                 log.warning("%s: renamed, but what was published before could not be deleted: %s", old.key, e)
 
@@ -251,12 +259,15 @@ class Namespace:
         with self._listings.moving(node):
             if self._unpublished(node):
                 raise FileSystemError(errno.EBUSY, f"{node.path}: something in it is being changed")
-            objects, copied = await self._copy_all(source, destination)
-            self._follow(node, copied)
-            self._tree.move(node, new_parent, new_name)
-            node.marker = source in copied
-            for info in objects:
-                await self._store.delete(info.key, known=info)
+            objects = await self._all_below(source)
+            pairs = [(info, destination + info.key[len(source) :]) for info in objects]
+            async with self._changes.renaming(path, pairs) as change:
+                copied = await self._copy_all(pairs, change)
+                self._follow(node, copied)
+                self._tree.move(node, new_parent, new_name)
+                node.marker = source in copied
+                for info in objects:
+                    await self._store.delete(info.key, known=info)
         if not node.children and not node.marker:
             await self._keep_directory(node)
 
@@ -295,18 +306,16 @@ class Namespace:
             if token is None:
                 return objects
 
-    async def _copy_all(self, source: str, destination: str) -> tuple[list[ObjectInfo], dict[str, ObjectInfo]]:
-        """Copies every object below a prefix; what was there, and the copies by the old key. All or nothing."""
-        objects = await self._all_below(source)
+    async def _copy_all(self, pairs: list[tuple[ObjectInfo, str]], change: Change) -> dict[str, ObjectInfo]:
+        """Copies objects to other keys; the copies by the old key. All or nothing."""
         copied: dict[str, ObjectInfo] = {}
         failed: list[S3fsxError] = []
-        queue = iter(objects)
+        queue = iter(pairs)
 
         async def worker() -> None:
-            for info in queue:
+            for info, key in queue:
                 if failed:
                     return
-                key = destination + info.key[len(source) :]
                 try:
                     path = self._layout.path_of(key) or key
                     copied[info.key] = await copy_object(self._transfers, Version(info), key, path)
@@ -316,11 +325,17 @@ class Namespace:
         async with trio.open_nursery() as nursery:
             for _ in range(_COPIES_AT_ONCE):
                 nursery.start_soon(worker)
-        if failed:
-            for info in objects:  # also where only the answer of a copy was lost: the target was empty before
-                await self._store.delete(destination + info.key[len(source) :])
-            raise failed[0]
-        return objects, copied
+        try:
+            if failed:
+                raise failed[0]
+            await change.copied([copied[info.key] for info, _ in pairs])
+        except S3fsxError:
+            change.kept = True  # until the copies are gone: what cannot be removed now goes at the next mount
+            for _, key in pairs:  # also where only the answer of a copy was lost: the target was empty before
+                await self._store.delete(key)
+            change.kept = False
+            raise
+        return copied
 
 
 def _dirty(file: File) -> bool:

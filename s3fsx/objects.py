@@ -22,6 +22,8 @@ LIST_LIMIT = 1000
 
 # Metadata (x-amz-meta-) that carries the random id of one publication: tells our own object from another's.
 WRITE_ID = "s3fsx-write"
+# Metadata of a copy that was made in parts, which has a write id of its own: the ETag of what it was copied from.
+COPY_OF = "s3fsx-copy-of"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,37 +1,50 @@
-"""What an earlier run of this mount left in the journal: finish what had returned success, abort the rest."""
+"""What an earlier run left in the journal: finish what had returned success, abort the rest."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from .attributes import Attributes, from_metadata
+from .changes import Changes
+from .copies import copy_object
 from .errors import NotFound, S3fsxError, UploadGone
-from .journal import Journal, UploadRecord
-from .listing import Listings
-from .parts import compare_parts
-from .tree import Directory, File
-from .upload import Transfers, Upload, abort_lost, abort_record, copy_object, made_by, remove_stray, up_to
+from .layout import Layout
+from .records import UploadRecord
+from .upload import (
+    Transfers,
+    Upload,
+    UploadJournal,
+    abort_lost,
+    abort_record,
+    made_by,
+    remove_stray,
+)
 from .version import Version
-from .writer import Writer
 
 log = logging.getLogger("s3fsx.recover")
 
 
 class Recovery:
-    """``new_writer(file)`` makes a writer for a file that comes back unpublished."""
+    """settled(record): what becomes of a file that was closed and waits for its rename; it stays in the journal unless
+    that takes it out. changes: renames and deletions; None where the journal has none."""
 
     def __init__(
-        self, journal: Journal, listings: Listings, transfers: Transfers, new_writer: Callable[[File], Writer]
+        self,
+        journal: UploadJournal,
+        layout: Layout,
+        transfers: Transfers,
+        settled: Callable[[UploadRecord], Awaitable[None]],
+        changes: Changes | None,
     ) -> None:
         self._journal = journal
-        self._listings = listings
+        self._layout = layout
         self._transfers = transfers
         self._store = transfers.store
-        self._new_writer = new_writer
+        self._settled = settled
+        self._changes = changes
 
     async def run(self) -> None:
-        """Raises nothing: a record that cannot be dealt with now stays for the next mount, with a line in the log."""
+        """Raises nothing: a record that cannot be dealt with now stays for the next time, with a line in the log."""
         for record in await self._journal.records():
             try:
                 await self._replay(record)
@@ -39,15 +52,17 @@ class Recovery:
                 log.warning("%s: left in the journal (%s)", record.path, e)
                 if self._is_stray(record):
                     self._transfers.strays[record.key] = record
+        if self._changes is not None:  # after the uploads: a copy of more than 5 GiB is one
+            await self._changes.replay()
 
     async def _replay(self, record: UploadRecord) -> None:
         if record.state == "opening":
             await abort_lost(self._transfers, record)
             await self._journal.remove(record.write_id)
         elif record.state == "settled":
-            await self._bring_back(record)
+            await self._settled(record)
         elif record.state == "publishing":
-            await self._finish(record)
+            await self.finish(record)
         else:
             log.info("%s: aborting its unfinished upload", record.path)
             await abort_record(self._transfers, record, stray=self._is_stray(record))
@@ -57,42 +72,9 @@ class Recovery:
         return record.state == "removing" or self._wanted(record) != record.key
 
     def _wanted(self, record: UploadRecord) -> str:
-        return self._listings.layout.key(record.path)
+        return self._layout.key(record.path)
 
-    async def _bring_back(self, record: UploadRecord) -> None:
-        """A temporary name was closed: it is there again, unpublished, waiting for its rename."""
-        try:
-            theirs = await self._store.list_parts(record.key, record.upload_id)
-        except (UploadGone, NotFound):
-            log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
-            await self._journal.remove(record.write_id)
-            return
-        if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
-            log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
-            await abort_record(self._transfers, record, stray=False)
-            return
-        parent, name = self._parent_of(record.path)
-        defaults = self._listings.policy.defaults
-        attrs: Attributes = from_metadata(None, record.created, defaults)
-        file = self._listings.tree.add_file(parent, name, attrs)
-        file.created = file.exact = True
-        upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
-        file.writer = self._new_writer(file)
-        file.writer.restore(upload)
-        self._listings.changed(parent, name)
-        log.info("%s: %d bytes, closed before the restart, wait for their rename again", record.path, record.size)
-
-    def _parent_of(self, path: str) -> tuple[Directory, str]:
-        *names, last = path.split("/")
-        directory = self._listings.tree.root
-        for name in names:
-            child = directory.children.get(name)
-            if not isinstance(child, Directory):
-                child = self._listings.tree.add_directory(directory, name, self._listings.directory_attrs())
-            directory = child
-        return directory, last
-
-    async def _finish(self, record: UploadRecord) -> None:
+    async def finish(self, record: UploadRecord) -> None:
         """Complete was about to be sent, or was sent. Roll forward; then the object gets the name it was meant for."""
         upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
         wanted = self._wanted(record)
@@ -101,7 +83,7 @@ class Recovery:
             return
         info = await made_by(self._store, record.key, record.write_id)
         if info is None and wanted != record.key and await upload.taken():
-            await self._bring_back(record)  # somebody else has the predicted name: it is not ours to replace
+            await self._settled(record)  # somebody else has the predicted name: it is not ours to replace
             return
         if info is None:
             try:

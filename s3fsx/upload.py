@@ -11,14 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
-from .journal import Journal, UploadRecord
-from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
+from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import compare_parts, composite_etag, copy_ranges
+from .records import UploadRecord
 from .version import Version
 
 log = logging.getLogger("s3fsx.upload")
@@ -31,13 +31,25 @@ _CREATE_AGAIN = (0.2, 0.5, 1.0, 2.0)  # seconds between attempts to begin an upl
 _SAME_MOMENT = 900.0
 
 
+class UploadJournal(Protocol):
+    """Where uploads are remembered: ``journal.Journal``, or the copy of a dead node's."""
+
+    async def put(self, record: UploadRecord) -> None: ...
+
+    async def change(self, record: UploadRecord, **changes: object) -> UploadRecord: ...
+
+    async def remove(self, write_id: str) -> None: ...
+
+    async def records(self) -> list[UploadRecord]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Transfers:
     """What every upload of a mount shares. spawn starts a background task that outlives the caller. strays: what the
     journal holds about objects under keys they are not to keep, by key."""
 
     store: Store
-    journal: Journal
+    journal: UploadJournal
     spawn: Callable[..., Any]
     strays: dict[str, UploadRecord] = field(default_factory=dict)
 
@@ -368,27 +380,3 @@ async def _sweep_in_the_end(transfers: Transfers, record: UploadRecord) -> None:
         await trio.sleep(_ABORT_AGAIN)
         swept = await _sweep(transfers, record)
     await transfers.journal.remove(record.write_id)
-
-
-async def copy_object(
-    transfers: Transfers, source: Version, target: str, path: str, metadata: Mapping[str, str] | None = None
-) -> ObjectInfo:
-    """Server-side copy of any size; metadata None keeps the source's. Above 5 GiB in parallel parts.
-
-    Raises Changed when the source is no longer the version we know.
-    """
-    store = transfers.store
-    await transfers.claim(target, path)
-    if source.size <= MAX_COPY:
-        return await store.copy(source.key, target, etag=source.etag, metadata=metadata)
-    if metadata is None:
-        metadata = {k: v for k, v in ((await store.head(source.key)).metadata or {}).items() if k != WRITE_ID}
-    upload = await Upload.begin(transfers, target, path, metadata)
-    try:
-        await upload.copy_in(source, source.size)
-        info = await upload.finish(path, source.size)
-        await upload.forget()
-        return info
-    except (S3fsxError, trio.Cancelled):
-        upload.abort_later()
-        raise

@@ -17,11 +17,12 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from .content import Content, Destination, WriteLimits
+from .copies import copy_object
 from .errors import Changed, DeadlineExceeded, EndpointDown, Exists, NotFound, NotSupported, S3fsxError, Transient
 from .memory import Budget
 from .objects import WRITE_ID, ObjectInfo
 from .parts import PartSchedule
-from .upload import Transfers, Upload, copy_object
+from .upload import Transfers, Upload
 from .version import Version
 
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.

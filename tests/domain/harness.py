@@ -17,15 +17,16 @@ from typing import TypeVar
 import pytest
 import trio
 
-from s3fsx import journal as journal_module
 from s3fsx.attributes import Attributes, Defaults
 from s3fsx.cache import MetadataCache
+from s3fsx.changes import Changes
 from s3fsx.content import WriteLimits
 from s3fsx.files import FilePolicy, Files, Handle
 from s3fsx.journal import Journal
 from s3fsx.layout import Layout
 from s3fsx.listing import ListingPolicy, Listings
 from s3fsx.memory import Budget
+from s3fsx.mirror import Mirror
 from s3fsx.namespace import NamePolicy, Namespace
 from s3fsx.objects import ObjectInfo
 from s3fsx.parts import PartSchedule
@@ -35,6 +36,7 @@ from s3fsx.sumstore import DIRECTORY
 from s3fsx.tree import Directory, File, Tree
 from s3fsx.upload import Transfers
 from s3fsx.verified import VerifiedStore
+from s3fsx.waiting import Waiting
 from tests.fakestore import FakeStore
 
 T = TypeVar("T")
@@ -55,7 +57,6 @@ class InlineJournal(Journal):
 
     def __init__(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
-        database.execute(journal_module._SCHEMA)
         super().__init__(database, os.open(os.devnull, os.O_RDONLY))
 
     async def _run(self, action: Callable[[], T]) -> T:
@@ -102,7 +103,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> SmallSchedule:
         monkeypatch.setattr(f"s3fsx.{name}.WHOLE", SMALL_PART)
     for name in ("content", "parts"):
         monkeypatch.setattr(f"s3fsx.{name}.MIN_PART", 4 * KIB)
-    for name in ("upload", "publisher"):
+    for name in ("copies", "publisher"):
         monkeypatch.setattr(f"s3fsx.{name}.MAX_COPY", SMALL_COPY)
     monkeypatch.setattr("s3fsx.upload._COPY_PIECE", 16 * KIB)
     return SmallSchedule(SMALL_PART, 2 * SMALL_PART)
@@ -155,8 +156,9 @@ class Domain:
         )
         self.transfers = Transfers(self.verified, self.journal, self._spawn)
         self.publisher = Publisher(self.listings, self.transfers)
+        self.changes = Changes(self.verified, self.journal, self._spawn)
         self.namespace = Namespace(
-            self.listings, self.transfers, self.publisher, NamePolicy(o.rename_limit, o.read_only)
+            self.listings, self.transfers, self.publisher, self.changes, NamePolicy(o.rename_limit, o.read_only)
         )
         self.files = Files(
             self.listings,
@@ -173,7 +175,9 @@ class Domain:
                 o.pending_limit,
             ),
         )
-        self.recovery = Recovery(self.journal, self.listings, self.transfers, self.files.new_writer)
+        self.mirror = Mirror(store, self.journal, o.prefix, "host")
+        waiting = Waiting(self.listings, self.transfers, self.files.new_writer)
+        self.recovery = Recovery(self.journal, self.listings.layout, self.transfers, waiting.bring_back, self.changes)
 
     def _spawn(self, task: Callable[..., Awaitable[None]], *args: object) -> None:
         scope = trio.CancelScope()
@@ -335,6 +339,7 @@ class Domain:
         await self.idle()
         assert self.store.uploads == {}
         assert await self.journal.records() == []
+        assert await self.journal.intents() == []
         assert self.budget.committed == 0
 
 

@@ -12,8 +12,9 @@ import pytest
 import trio
 
 from s3fsx.errors import ConfigError
-from s3fsx.journal import Journal, JournalError, UploadRecord
+from s3fsx.journal import Journal, JournalError
 from s3fsx.objects import UploadedPart
+from s3fsx.records import UploadRecord
 
 RECORD = UploadRecord("w1", "u1", "open", "pve/dump/ä b.zst", "dump/ä b.dat", 1234.5)
 PARTS = (UploadedPart(1, 8 << 20, "e1", 0xFFFFFFFF), UploadedPart(2, 5, "e2", None))
@@ -99,15 +100,7 @@ def test_a_killed_process_leaves_what_it_put(tmp_path: Path) -> None:
     if child == 0:  # no cleanup of any kind
         try:
             journal = Journal.open(str(tmp_path))
-            columns = ("w9", "u", "open", "k", "p", 0, "[]", 1.0)
-            names = "write_id, upload_id, state, key, path, size, parts, created"
-            defaults = {"etag": "", "modified": 0.0}
-            have = {row[1] for row in journal._db.execute("PRAGMA table_info(uploads)")}
-            extra = {name: value for name, value in defaults.items() if name in have}
-            marks = ",".join("?" * (len(columns) + len(extra)))
-            journal._db.execute(
-                f"INSERT INTO uploads ({', '.join([names, *extra])}) VALUES ({marks})", (*columns, *extra.values())
-            )
+            trio.run(journal.put, replace(RECORD, write_id="w9"))
         finally:
             os.kill(os.getpid(), 9)
     os.waitpid(child, 0)

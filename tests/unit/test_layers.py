@@ -16,8 +16,9 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 # fmt: off
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
-        "__init__", "checksum", "errors", "objects", "sums", "version", "attributes", "layout", "parts", "window",
-        "tempnames", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
+        "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
+        "parts", "window", "tempnames", "nodecopy", "values", "settings", "aliases", "mountopts", "configdoc",
+        "s3options",
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
@@ -25,9 +26,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal", "status",
     ),
     "L2 domain": (
-        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+        "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher", "waiting",
+        "recover", "namespace", "files", "mirror",
     ),
-    "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
+    "L3 kernel": ("mountpoint", "state", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
 }
 # fmt: on

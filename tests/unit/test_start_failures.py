@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3fsx import mount, mountpoint
+from s3fsx import mountpoint, state
 from s3fsx.errors import AccessDenied, ConfigError, S3fsxError
 from s3fsx.journal import Journal
 from s3fsx.objects import Capabilities
@@ -33,14 +33,14 @@ def shows(settings: Settings, pid: int, path: str) -> Callable[[], dict[str, obj
 async def refusal(settings: Settings) -> str:
     """What a second mount is told while the first holds the lock: trouble that may pass, so no ConfigError."""
     with pytest.raises(S3fsxError) as caught:
-        await mount._open_journal(settings, settings.state_dir)
+        await state.open_journal(settings, settings.state_dir)
     assert not isinstance(caught.value, ConfigError)
     return str(caught.value)
 
 
 async def test_a_held_journal_names_who_holds_it(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mount, "_LOCK_TRIES", 1)
-    monkeypatch.setattr(mount, "_LOCK_PAUSE", 0.0)
+    monkeypatch.setattr(state, "_LOCK_TRIES", 1)
+    monkeypatch.setattr(state, "_LOCK_PAUSE", 0.0)
     held = Journal.open(settings.state_dir)
     other = Settings(bucket="b", prefix="p/", endpoint="http://elsewhere")
     try:
@@ -62,7 +62,7 @@ async def test_a_held_journal_names_who_holds_it(settings: Settings, monkeypatch
             nursery.cancel_scope.cancel()
     finally:
         held.close()
-    (await mount._open_journal(settings, settings.state_dir)).close()
+    (await state.open_journal(settings, settings.state_dir)).close()
 
 
 @pytest.mark.parametrize(("number", "kind"), [(28, S3fsxError), (122, S3fsxError), (13, ConfigError)])
@@ -73,8 +73,8 @@ async def test_a_full_disk_is_no_bad_input(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "makedirs", fails)
-    with pytest.raises(S3fsxError, match="state_dir") as caught, mount._full_disk_is_trouble():
-        await mount._open_journal(settings, settings.state_dir)
+    with pytest.raises(S3fsxError, match="state_dir") as caught, state.full_disk_is_trouble():
+        await state.open_journal(settings, settings.state_dir)
     assert type(caught.value) is kind
 
 

@@ -1,0 +1,37 @@
+"""Server-side copies of published objects, of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import trio
+
+from .errors import S3fsxError
+from .objects import COPY_OF, MAX_COPY, WRITE_ID, ObjectInfo
+from .upload import Transfers, Upload
+from .version import Version
+
+
+async def copy_object(
+    transfers: Transfers, source: Version, target: str, path: str, metadata: Mapping[str, str] | None = None
+) -> ObjectInfo:
+    """The target's HEAD, verified; metadata None keeps the source's. Above 5 GiB in parallel parts, and COPY_OF then
+    says of which version it is the copy.
+
+    Raises Changed when the source is no longer the version we know.
+    """
+    store = transfers.store
+    await transfers.claim(target, path)
+    if source.size <= MAX_COPY:
+        return await store.copy(source.key, target, etag=source.etag, metadata=metadata)
+    if metadata is None:
+        metadata = {k: v for k, v in ((await store.head(source.key)).metadata or {}).items() if k != WRITE_ID}
+    upload = await Upload.begin(transfers, target, path, {**metadata, COPY_OF: source.etag})
+    try:
+        await upload.copy_in(source, source.size)
+        info = await upload.finish(path, source.size)
+        await upload.forget()
+        return info
+    except (S3fsxError, trio.Cancelled):
+        upload.abort_later()
+        raise

@@ -1,0 +1,63 @@
+"""A temporary name that was closed before a crash is there again, unpublished, and waits for its rename."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from .attributes import Attributes, from_metadata
+from .errors import NotFound, UploadGone
+from .listing import Listings
+from .parts import compare_parts
+from .records import UploadRecord
+from .tree import Directory, File
+from .upload import Transfers, Upload, abort_record, made_by, up_to
+from .writer import Writer
+
+log = logging.getLogger("s3fsx.waiting")
+
+
+class Waiting:
+    """``new_writer(file)`` makes a writer for a file that comes back unpublished."""
+
+    def __init__(self, listings: Listings, transfers: Transfers, new_writer: Callable[[File], Writer]) -> None:
+        self._listings = listings
+        self._transfers = transfers
+        self._new_writer = new_writer
+
+    async def bring_back(self, record: UploadRecord) -> None:
+        """Raises S3fsxError when the store cannot say now whether the parts are there."""
+        store, journal = self._transfers.store, self._transfers.journal
+        try:
+            theirs = await store.list_parts(record.key, record.upload_id)
+        except (UploadGone, NotFound):
+            if await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None:
+                log.info("%s: was published by another node", record.path)
+            else:
+                log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
+            await journal.remove(record.write_id)
+            return
+        if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
+            log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
+            await abort_record(self._transfers, record, stray=False)
+            return
+        parent, name = self._parent_of(record.path)
+        defaults = self._listings.policy.defaults
+        attrs: Attributes = from_metadata(None, record.created, defaults)
+        file = self._listings.tree.add_file(parent, name, attrs)
+        file.created = file.exact = True
+        upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
+        file.writer = self._new_writer(file)
+        file.writer.restore(upload)
+        self._listings.changed(parent, name)
+        log.info("%s: %d bytes, closed before the restart, wait for their rename again", record.path, record.size)
+
+    def _parent_of(self, path: str) -> tuple[Directory, str]:
+        *names, last = path.split("/")
+        directory = self._listings.tree.root
+        for name in names:
+            child = directory.children.get(name)
+            if not isinstance(child, Directory):
+                child = self._listings.tree.add_directory(directory, name, self._listings.directory_attrs())
+            directory = child
+        return directory, last
