@@ -33,6 +33,7 @@ from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
 from .parts import PartSchedule
 from .probe import probe
+from .protection import Protection
 from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
@@ -93,7 +94,7 @@ class Mount:
         policy = ListingPolicy(settings.list_ttl, defaults)
         self.tree = Tree(_root_attrs(defaults), _NODES)
         self.listings = Listings(self.tree, layout, store, cache, policy)
-        transfers = Transfers(store, journal, spawn)
+        transfers = Transfers(store, journal, spawn, Protection(store))
         publisher = Publisher(self.listings, transfers)
         self.namespace = Namespace(
             self.listings, transfers, publisher, NamePolicy(settings.rename_limit, settings.read_only)

@@ -94,12 +94,14 @@ class Capabilities:
     conditional_put: PUT with If-None-Match: * is honoured and atomic.
     conditional_complete: the same for CompleteMultipartUpload.
     part_copy: UploadPartCopy works.
+    object_lock: the bucket has Object Lock: a version with a legal hold or a retention cannot be deleted by anybody.
     """
 
     integrity: str = "etag"
     conditional_put: bool = False
     conditional_complete: bool = False
     part_copy: bool = True
+    object_lock: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
@@ -177,4 +179,17 @@ class Store(Protocol):
 
     async def delete(self, key: str) -> None:
         """A key that is gone already is fine."""
+        ...
+
+    async def legal_hold(self, key: str) -> bool:
+        """Whether the current version has a legal hold. Raises NotFound. This and the next two: only with
+        capabilities.object_lock."""
+        ...
+
+    async def set_legal_hold(self, key: str, on: bool) -> None:
+        """Of the current version. Raises NotFound."""
+        ...
+
+    async def retained_until(self, key: str) -> float:
+        """When the retention of the current version ends (Unix seconds); 0 without one. Raises NotFound."""
         ...

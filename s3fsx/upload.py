@@ -19,6 +19,7 @@ from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, 
 from .journal import Journal, UploadRecord
 from .objects import MAX_COPY, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import compare_parts, composite_etag, copy_ranges
+from .protection import Protection
 from .version import Version
 
 log = logging.getLogger("s3fsx.upload")
@@ -33,12 +34,14 @@ _SAME_MOMENT = 900.0
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
-    """What every upload of a mount shares. spawn starts a background task that outlives the caller. strays: what the
-    journal holds about objects under keys they are not to keep, by key."""
+    """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
+    before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
+    key."""
 
     store: Store
     journal: Journal
     spawn: Callable[..., Any]
+    protection: Protection
     strays: dict[str, UploadRecord] = field(default_factory=dict)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:

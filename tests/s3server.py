@@ -124,10 +124,10 @@ class S3Server:
             config=config,
         )
 
-    def make_bucket(self, stem: str = "test") -> str:
+    def make_bucket(self, stem: str = "test", *, object_lock: bool = False) -> str:
         """A bucket no other test has."""
         name = f"{stem}-{os.getpid()}-{next(_numbers)}"
-        self.client.create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name, **({"ObjectLockEnabledForBucket": True} if object_lock else {}))
         return name
 
     def view(self, bucket: str, prefix: str = "") -> S3View:

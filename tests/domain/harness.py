@@ -29,6 +29,7 @@ from s3fsx.memory import Budget
 from s3fsx.namespace import NamePolicy, Namespace
 from s3fsx.objects import ObjectInfo
 from s3fsx.parts import PartSchedule
+from s3fsx.protection import Protection
 from s3fsx.publisher import Publisher
 from s3fsx.recover import Recovery
 from s3fsx.tree import Directory, File, Tree
@@ -137,7 +138,7 @@ class Domain:
         root = Attributes(DEFAULTS.dir_mode, DEFAULTS.uid, DEFAULTS.gid, time.time_ns())
         self.tree = Tree(root, o.nodes)
         self.listings = Listings(self.tree, Layout(o.prefix), store, self.cache, ListingPolicy(o.list_ttl, DEFAULTS))
-        self.transfers = Transfers(store, self.journal, self._spawn)
+        self.transfers = Transfers(store, self.journal, self._spawn, Protection(store))
         self.publisher = Publisher(self.listings, self.transfers)
         self.namespace = Namespace(
             self.listings, self.transfers, self.publisher, NamePolicy(o.rename_limit, o.read_only)

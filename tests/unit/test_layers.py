@@ -21,10 +21,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
-        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
+        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3calls", "s3",
+        "cache", "journal", "status",
     ),
     "L2 domain": (
-        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+        "protection", "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover",
+        "namespace", "files",
     ),
     "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
