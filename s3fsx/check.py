@@ -75,6 +75,7 @@ def describe(capabilities: Capabilities) -> Iterator[str]:
         f"{_yes(capabilities.conditional_complete)} for multipart uploads"
     )
     yield f"copy by parts        {_yes(capabilities.part_copy)}"
+    yield f"object lock          {_yes(capabilities.object_lock)}"
     for note in capabilities.notes:
         yield f"note                 {note}"
 

@@ -25,6 +25,7 @@ from .memory import Budget
 from .namespace import Namespace
 from .objects import COPY_OF, WRITE_ID
 from .parts import PartSchedule
+from .protection import is_mark
 from .publisher import Publisher
 from .reader import Reader
 from .tempnames import is_temporary, predict
@@ -118,6 +119,7 @@ class Files:
         self._namespace = namespace
         self._publisher = publisher
         self._transfers = transfers
+        self._protection = transfers.protection
         self._budget = budget
         self._schedule = schedule
         self._spawn = spawn
@@ -133,6 +135,8 @@ class Files:
         if file.unlinked or await self._listings.current(file) is not file:
             raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced or deleted elsewhere")
         if handle.writable:
+            if file.writer is None and file.version is not None:
+                await self._protection.require_free(file.version.key)
             writer = await self._writer(file)
             file.writers += 1
             file.handles += 1
@@ -173,7 +177,9 @@ class Files:
         self._namespace.require_writable()
         check_name(name)
         await self._listings.settled_place(parent)
-        self._listings.layout.key(self._listings.child_path(parent, name))
+        key = self._listings.layout.key(self._listings.child_path(parent, name))
+        if is_mark(name) and await self._listings.lookup(parent, name) is None:
+            await self._protection.protect(key)  # here: Proxmox looks at no error of close
         existing = await self._listings.lookup(parent, name)
         if existing is not None:
             if flags & os.O_EXCL or not isinstance(existing, File):
@@ -320,10 +326,19 @@ class Files:
         self._namespace.require_writable()
         if attrs == file.attrs and file.exact:
             return
+        published = file.writer is None or not file.writer.dirty
+        if published and file.version is not None:
+            await self._protection.require_free(file.version.key)  # the copy would be a version without its hold
         file.attrs = attrs
         file.explicit = True
         if file.writer is None or not file.writer.dirty:
             await self._publisher.store_attributes(file)
+
+    async def legal_hold(self, file: File) -> bool | None:
+        """Of the published object, asked now; None where there is no such thing."""
+        if file.version is None or not self._protection.real:
+            return None
+        return await self._transfers.store.legal_hold(file.version.key)
 
     # -- background
 

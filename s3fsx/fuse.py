@@ -356,14 +356,23 @@ class FileSystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOSYS)
         if not name.startswith(b"user."):  # asked before every write(2): security.capability
             raise pyfuse3.FUSEError(errno.ENODATA)
-        value = replies.xattrs(self._node(inode)).get(bytes(name))
+        node = self._node(inode)
+        if name == replies.LEGAL_HOLD and isinstance(node, File):
+            self._admit()
+            held = await self._files.legal_hold(node)
+            value = None if held is None else "on" if held else "off"
+        else:
+            value = replies.xattrs(node).get(bytes(name))
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value.encode()
 
     @operation
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return list(replies.xattrs(self._node(inode))) if self._policy.xattrs else []
+        if not self._policy.xattrs:
+            return []
+        names = list(replies.xattrs(self._node(inode)))
+        return [*names, replies.LEGAL_HOLD] if names and self._listings.store.capabilities.object_lock else names
 
     @operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:

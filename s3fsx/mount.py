@@ -35,6 +35,7 @@ from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
 from .parts import PartSchedule
 from .probe import probe
+from .protection import Protection
 from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
@@ -90,7 +91,7 @@ class Mount:
         policy = ListingPolicy(settings.list_ttl, defaults)
         self.tree = Tree(_root_attrs(defaults), _NODES)
         self.listings = Listings(self.tree, layout, self.verified, cache, policy)
-        transfers = Transfers(self.verified, journal, spawn)
+        transfers = Transfers(self.verified, journal, spawn, Protection(self.verified))
         publisher = Publisher(self.listings, transfers)
         changes = Changes(self.verified, journal, spawn)
         self.namespace = Namespace(

@@ -18,6 +18,7 @@ from .errors import FileSystemError, NotFound, S3fsxError
 from .layout import check_name
 from .listing import Listings
 from .objects import LIST_LIMIT, ObjectInfo, Payload
+from .protection import is_mark
 from .publisher import Publisher
 from .tree import Directory, File, Node, Tree
 from .upload import Transfers
@@ -47,6 +48,7 @@ class Namespace:
         self._layout = listings.layout
         self._store = transfers.store
         self._transfers = transfers
+        self._protection = transfers.protection
         self._publisher = publisher
         self._changes = changes
         self._policy = policy
@@ -142,8 +144,17 @@ class Namespace:
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
         async with self._change((parent, name)):
+            await self._protection.require_free(*self._published_key(node))
             await self._remove(node)
+            if is_mark(name):  # the mark first: what has one is never without its hold, wherever this ends
+                await self._protection.lift(self._layout.key(node.path))
         await self._keep_directory(parent)
+
+    def _published_key(self, node: File) -> tuple[str, ...]:
+        """The key under which the store (perhaps) has something of the file."""
+        if node.version is not None:
+            return (node.version.key,)
+        return (self._layout.key(node.path),) if node.writer is not None and node.writer.unsure else ()
 
     async def _remove(self, node: File) -> None:
         """The object, then what is unpublished of it: the other way round an error would lose both."""
@@ -186,10 +197,14 @@ class Namespace:
             elif isinstance(target, Directory):
                 raise FileSystemError(errno.EISDIR, f"{path}: is a directory")
             elif isinstance(node, File):
-                await self._rename_file(
-                    node, target if isinstance(target, File) else None, self._layout.key(path), path
-                )
+                key, old_key = self._layout.key(path), self._layout.key(node.path)
+                await self._protection.require_free(*self._published_key(node), key)
+                if is_mark(new_name):
+                    await self._protection.protect(key)
+                await self._rename_file(node, target if isinstance(target, File) else None, key, path)
                 self._tree.move(node, new_parent, new_name)
+                if is_mark(name):
+                    await self._protection.lift(old_key)
         await self._keep_directory(parent)
 
     async def _rename_file(self, node: File, target: File | None, key: str, path: str) -> None:
@@ -260,6 +275,7 @@ class Namespace:
             if self._unpublished(node):
                 raise FileSystemError(errno.EBUSY, f"{node.path}: something in it is being changed")
             objects = await self._all_below(source)
+            await self._protection.require_movable(info.key for info in objects)
             pairs = [(info, destination + info.key[len(source) :]) for info in objects]
             async with self._changes.renaming(path, pairs) as change:
                 copied = await self._copy_all(pairs, change)

@@ -108,6 +108,7 @@ class Capabilities:
     part_copy: UploadPartCopy works.
     md5_etags: the ETag of an object written in one piece is the MD5 of its bytes, unless the object is encrypted with a
         key of KMS or of a customer. None: nobody has tried (a read-only mount may not).
+    object_lock: the bucket has Object Lock: a version with a legal hold or a retention cannot be deleted by anybody.
     """
 
     integrity: str = "etag"
@@ -115,6 +116,7 @@ class Capabilities:
     conditional_complete: bool = False
     part_copy: bool = True
     md5_etags: bool | None = None
+    object_lock: bool = False
     notes: tuple[str, ...] = field(default=())
 
 
@@ -199,4 +201,17 @@ class Store(Protocol):
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         """A key that is gone already is fine. known: the version the caller believes to be there; what is kept about
         that one elsewhere goes, too."""
+        ...
+
+    async def legal_hold(self, key: str) -> bool:
+        """Whether the current version has a legal hold. Raises NotFound. This and the next two: only with
+        capabilities.object_lock."""
+        ...
+
+    async def set_legal_hold(self, key: str, on: bool) -> None:
+        """Of the current version. Raises NotFound."""
+        ...
+
+    async def retained_until(self, key: str) -> float:
+        """When the retention of the current version ends (Unix seconds); 0 without one. Raises NotFound."""
         ...

@@ -40,6 +40,7 @@ async def probe(store: S3Store, prefix: str, *, multipart: bool = True) -> Capab
             found = await _multipart(store, key, found)
         else:
             found = replace(found, conditional_complete=found.conditional_put)
+        found = await _object_lock(store, found)
     except BaseException as error:
         store.capabilities = before
         if isinstance(error, AccessDenied):
@@ -108,6 +109,17 @@ async def _multipart(store: S3Store, key: str, found: Capabilities) -> Capabilit
             scope.shield = True
             await store.abort_upload(key, upload_id)
     return replace(found, part_copy=part_copy, conditional_complete=conditional)
+
+
+async def _object_lock(store: S3Store, found: Capabilities) -> Capabilities:
+    try:
+        return replace(found, object_lock=await store.has_object_lock())
+    except AccessDenied as error:
+        note = (
+            "these keys may not ask whether the bucket has Object Lock (s3:GetBucketObjectLockConfiguration): the "
+            f".protected files of Proxmox set no legal hold ({error})"
+        )
+        return replace(found, notes=(*found.notes, note))
 
 
 async def _first_part(store: S3Store, key: str, upload_id: str) -> tuple[bool, UploadedPart]:

@@ -11,6 +11,7 @@ from .tree import File, Node
 _BLOCK = 4096
 # Proxmox and rsync read st_blocks * 512 as the space used: an object occupies its size.
 _SECTOR = 512
+LEGAL_HOLD = b"user.s3fsx.legal_hold"  # asked from the store, unlike ``xattrs``
 
 
 def entry(node: Node, life: float) -> pyfuse3.EntryAttributes:

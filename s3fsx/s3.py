@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
 import trio
 
-from . import s3answers
+from . import s3answers, s3calls
 from .endpoint import Endpoint
 from .errors import (
+    AccessDenied,
     Changed,
     ConnectionFailed,
     Corrupted,
@@ -29,13 +31,12 @@ from .errors import (
     NotSupported,
     Rejected,
     S3fsxError,
-    ServerFault,
     Transient,
     UploadGone,
 )
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crcs, crc32_header, md5
-from .s3client import ANSWERED, ClientMaker, failure
+from .s3client import ClientMaker, failure
 from .s3lanes import Lane, Lanes, Requests, interrupted
 from .s3options import S3Options
 from .s3params import ParamMaker, Params
@@ -108,7 +109,22 @@ class S3Store:
 
     async def _head(self, lane: Lane, key: str) -> ObjectInfo:
         work = _call("head_object", self._make.target(key), partial(s3answers.head, key))
-        return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
+        async with self._missing_told(key):
+            return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
+
+    @asynccontextmanager
+    async def _missing_told(self, key: str) -> AsyncIterator[None]:
+        """Of what is not there, keys that may list only below a prefix are told 403 and not 404: the list knows."""
+        try:
+            yield
+        except AccessDenied as error:
+            try:
+                page = await self.list_page(key, delimiter="", limit=1)
+            except S3fsxError:
+                raise error from None
+            if any(info.key == key for info in page.objects):
+                raise
+            raise NotFound(f"{key}: not in the bucket's list ({error})") from None
 
     async def get_range(self, key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         if length == 0:
@@ -116,16 +132,17 @@ class S3Store:
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            return _body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
+            return s3calls.body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
 
         work = _call("get_object", self._make.range(key, start, length, etag), read)
-        return await self._requests.run(self._lanes.download, "GetObject", what, work)
+        async with self._missing_told(key):
+            return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def get(self, key: str, *, limit: int) -> bytes:
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            return _body(answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit))
+            return s3calls.body(answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit))
 
         work = _call("get_object", self._make.target(key), read)
         return await self._requests.run(self._lanes.download, "GetObject", what, work)
@@ -243,7 +260,7 @@ class S3Store:
         if only_if_absent and self.capabilities.conditional_complete:
             params["IfNoneMatch"] = "*"
         try:
-            work = partial(_complete, params, self._make.upload(key, upload_id))
+            work = partial(s3calls.complete, params, self._make.upload(key, upload_id))
             await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work)
         except NotSupported:
             if "IfNoneMatch" not in params:
@@ -264,7 +281,34 @@ class S3Store:
         except (UploadGone, NotFound):
             return
 
+    # Object Lock.
+
+    async def legal_hold(self, key: str) -> bool:
+        work = partial(s3calls.legal_hold, self._make.target(key))
+        async with self._missing_told(key):
+            return await self._requests.run(self._lanes.ask, "GetObjectLegalHold", f"GET LEGAL HOLD {key}", work)
+
+    async def set_legal_hold(self, key: str, on: bool) -> None:
+        params = self._make.target(key) | {"LegalHold": {"Status": "ON" if on else "OFF"}}
+        work = _call("put_object_legal_hold", params, _nothing)
+        async with self._missing_told(key):
+            await self._requests.run(self._lanes.change, "PutObjectLegalHold", f"PUT LEGAL HOLD {key}", work)
+
+    async def retained_until(self, key: str) -> float:
+        work = partial(s3calls.retained_until, self._make.target(key))
+        async with self._missing_told(key):
+            return await self._requests.run(self._lanes.ask, "GetObjectRetention", f"GET RETENTION {key}", work)
+
     # For the probe.
+
+    async def has_object_lock(self) -> bool:
+        """Whether the bucket was made with Object Lock; a store that does not know the question has none."""
+        operation = "GetObjectLockConfiguration"
+        work = _call("get_object_lock_configuration", self._make.bucket(), s3answers.has_object_lock)
+        try:
+            return await self._requests.run(self._lanes.ask, operation, "GET OBJECT LOCK CONFIGURATION", work)
+        except (NotFound, NotSupported, Rejected):
+            return False
 
     async def refuses_wrong(self, integrity: str, key: str) -> bool:
         """Whether the store refuses a body that does not have the declared "crc32" or "sha256".
@@ -347,38 +391,6 @@ class S3Store:
 
 def _call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
     return lambda client: parse(getattr(client, method)(**params))
-
-
-def _complete(params: Params, upload: Params, client: Any) -> None:
-    """Ceph RGW 16 answers 500 for ever when the upload is not there; so after a 500, see whether it is."""
-    try:
-        client.complete_multipart_upload(**params)
-    except ANSWERED as error:
-        said = failure("", error)
-        if isinstance(said, Corrupted):  # the list of parts, not the parts
-            raise ConnectionFailed(f"COMPLETE {params['Key']}: {said}") from None
-        if not isinstance(said, ServerFault):
-            raise
-        try:
-            client.list_parts(**upload, MaxParts=1)
-        except ANSWERED as missing:
-            if isinstance(failure("", missing), (NotFound, UploadGone)):
-                raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
-        raise
-
-
-def _body(answer: Params, what: str, length: int, check: Callable[[], None]) -> bytes:
-    """``length`` bytes, of an answer that ``check`` finds to be the one that was asked for."""
-    body = answer["Body"]
-    try:
-        check()
-        data: bytes = body.read()
-    except BaseException:
-        body.close()  # ends the connection: what is left of this body may be the whole object
-        raise
-    if len(data) != length:
-        raise ConnectionFailed(f"{what}: {len(data)} bytes came of {length}")
-    return data
 
 
 def _nothing(_: Params) -> None:

@@ -65,6 +65,10 @@ def head(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
     )
 
 
+def has_object_lock(answer: Mapping[str, Any]) -> bool:
+    return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
+
+
 def page(answer: Mapping[str, Any]) -> ListPage:
     decode = decoder(answer)
     token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None

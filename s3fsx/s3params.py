@@ -25,6 +25,9 @@ class ParamMaker:
         }
         self._new = {name: value for name, value in given.items() if value}
 
+    def bucket(self) -> Params:
+        return {"Bucket": self._bucket}
+
     def target(self, key: str) -> Params:
         return {"Bucket": self._bucket, "Key": key}
 

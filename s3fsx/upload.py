@@ -18,6 +18,7 @@ import trio
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
 from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import compare_parts, composite_etag, copy_ranges
+from .protection import Protection
 from .records import UploadRecord
 from .version import Version
 
@@ -45,12 +46,14 @@ class UploadJournal(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Transfers:
-    """What every upload of a mount shares. spawn starts a background task that outlives the caller. strays: what the
-    journal holds about objects under keys they are not to keep, by key."""
+    """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
+    before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
+    key."""
 
     store: Store
     journal: UploadJournal
     spawn: Callable[..., Any]
+    protection: Protection
     strays: dict[str, UploadRecord] = field(default_factory=dict)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:

@@ -307,6 +307,15 @@ class VerifiedStore:
     async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
         return await self._inner.list_uploads(prefix)
 
+    async def legal_hold(self, key: str) -> bool:
+        return await self._inner.legal_hold(key)
+
+    async def set_legal_hold(self, key: str, on: bool) -> None:
+        await self._inner.set_legal_hold(key, on)
+
+    async def retained_until(self, key: str) -> float:
+        return await self._inner.retained_until(key)
+
 
 def _md5(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()

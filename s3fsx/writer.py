@@ -59,6 +59,7 @@ class Writer:
         self.settled_at: float | None = None
         self.error: S3fsxError | None = None
         self.unsure = False
+        self._own = False  # base was written by this writer
 
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
@@ -178,6 +179,7 @@ class Writer:
             except Exists:
                 await upload.settle(own)
                 raise
+            await self._check_free(self._destination.key)
             info = await copy_object(self._transfers, Version(moved), self._destination.key, own)
             await upload.abort_quietly()  # removes the stray object
         self._published(info)
@@ -207,6 +209,7 @@ class Writer:
 
     async def _put(self, key: str, *, new: bool) -> ObjectInfo:
         await self._check_base()
+        await self._check_free(key)
         metadata = {**self._destination.metadata(), WRITE_ID: uuid.uuid4().hex}
         only_if_absent = new and self._store.capabilities.conditional_put
         await self._transfers.claim(key, self._destination.path)
@@ -216,6 +219,7 @@ class Writer:
         if self._content.loaded:
             await self._content.send_tail()
         await self._check_base()
+        await self._check_free(upload.key)
         only_if_absent = new and self._store.capabilities.conditional_complete
         return await upload.finish(path, self.size, only_if_absent=only_if_absent, stray=stray)
 
@@ -229,8 +233,14 @@ class Writer:
             if there.etag != self.base.etag:
                 raise Changed(f"{self._destination.path}: was replaced elsewhere while it was being changed")
 
+    async def _check_free(self, key: str) -> None:
+        """What is there may be protected since the file was opened."""
+        ours = self._own and self.base is not None and self.base.key == key
+        await self._transfers.protection.require_free(key, ours=ours)
+
     def _published(self, info: ObjectInfo) -> None:
         self.base = Version(info)
+        self._own = True
         self.dirty = self.unsure = False
         self.settled_at = None
         self._content.published()

@@ -60,6 +60,8 @@ class _Object:
     modified: float
     metadata: dict[str, str]
     upload_id: str = ""
+    held: bool = False
+    retained: float = 0.0  # Unix seconds
 
 
 @dataclass
@@ -85,6 +87,9 @@ class FakeStore:
     peak: the highest number of simultaneous calls per operation.
     down: set it to True for an outage: calls fail with EndpointDown at once, those of THROUGH_OUTAGE wait.
     latency: (low, high) seconds, drawn per call from a generator with this seed.
+    retention: seconds for which the bucket's default retention keeps what is written from now on.
+    hidden: keys of versions under a hold or retention that a delete marker or a new version has hidden: nothing but
+        what s3fsx takes for scratch may ever be there.
     min_part: smallest part that is not the last; lower it where 5 MiB parts would only slow the test.
     """
 
@@ -114,6 +119,8 @@ class FakeStore:
         self._faults: defaultdict[str, list[_Fault]] = defaultdict(list)
         self._hung: dict[str, trio.Event] = {}
         self._uploads_made = 0
+        self.retention = 0.0
+        self.hidden: list[str] = []
 
     # What a test does to the store.
 
@@ -145,6 +152,10 @@ class FakeStore:
     def remove(self, key: str) -> None:
         """Somebody else deletes an object."""
         del self.objects[key]
+
+    def hold(self, key: str, on: bool = True) -> None:
+        """Somebody else sets or lifts a legal hold."""
+        self.objects[key].held = on
 
     def data(self, key: str) -> bytes:
         return self.objects[key].data
@@ -287,7 +298,20 @@ class FakeStore:
 
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         async with self._call("delete", key):
+            self._hide(key)
             self.objects.pop(key, None)
+
+    async def legal_hold(self, key: str) -> bool:
+        async with self._call("legal_hold", key):
+            return self._get(key, "").held
+
+    async def set_legal_hold(self, key: str, on: bool) -> None:
+        async with self._call("set_legal_hold", key):
+            self._get(key, "").held = on
+
+    async def retained_until(self, key: str) -> float:
+        async with self._call("retained_until", key):
+            return self._get(key, "").retained
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -341,8 +365,16 @@ class FakeStore:
             raise Changed(f"{key}: 412 PreconditionFailed")
         return found
 
+    def _hide(self, key: str) -> None:
+        """In a bucket with Object Lock, and so with versions, deleting and replacing always succeed."""
+        there = self.objects.get(key)
+        if there is not None and (there.held or there.retained > self._now()):
+            self.hidden.append(key)
+
     def _store(self, key: str, data: bytes, metadata: Mapping[str, str], *, etag: str = "") -> ObjectInfo:
+        self._hide(key)
         made = _Object(data, etag or md5(data, usedforsecurity=False).hexdigest(), self._now(), _checked(metadata))
+        made.retained = self._now() + self.retention if self.retention else 0.0
         self.objects[key] = made
         return self._info(key)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 _numbers = itertools.count()
 
@@ -124,11 +125,20 @@ class S3Server:
             config=config,
         )
 
-    def make_bucket(self, stem: str = "test") -> str:
+    def make_bucket(self, stem: str = "test", *, object_lock: bool = False) -> str:
         """A bucket no other test has."""
         name = f"{stem}-{os.getpid()}-{next(_numbers)}"
-        self.client.create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name, **({"ObjectLockEnabledForBucket": True} if object_lock else {}))
         return name
+
+    def has_object_lock(self, bucket: str) -> bool:
+        try:
+            self.client.get_object_lock_configuration(Bucket=bucket)
+        except ClientError as e:
+            if e.response["Error"]["Code"] != "ObjectLockConfigurationNotFoundError":
+                raise
+            return False
+        return True
 
     def view(self, bucket: str, prefix: str = "") -> S3View:
         return S3View(self.client, bucket, prefix)

@@ -30,6 +30,7 @@ from s3fsx.mirror import Mirror
 from s3fsx.namespace import NamePolicy, Namespace
 from s3fsx.objects import ObjectInfo
 from s3fsx.parts import PartSchedule
+from s3fsx.protection import Protection
 from s3fsx.publisher import Publisher
 from s3fsx.recover import Recovery
 from s3fsx.sumstore import DIRECTORY
@@ -154,7 +155,7 @@ class Domain:
         self.listings = Listings(
             self.tree, Layout(o.prefix), self.verified, self.cache, ListingPolicy(o.list_ttl, DEFAULTS)
         )
-        self.transfers = Transfers(self.verified, self.journal, self._spawn)
+        self.transfers = Transfers(self.verified, self.journal, self._spawn, Protection(self.verified))
         self.publisher = Publisher(self.listings, self.transfers)
         self.changes = Changes(self.verified, self.journal, self._spawn)
         self.namespace = Namespace(

@@ -16,6 +16,7 @@ from s3fsx.endpoint import Endpoint
 from s3fsx.errors import Corrupted, DeadlineExceeded, S3fsxError
 from s3fsx.journal import Journal
 from s3fsx.objects import WRITE_ID, Capabilities, ObjectInfo, Payload, UploadedPart
+from s3fsx.protection import Protection
 from s3fsx.s3 import S3Store
 from s3fsx.upload import Transfers, Upload
 from tests.contract.conftest import options
@@ -88,7 +89,7 @@ async def place(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, nursery: trio.
         upload = await store.create_upload("parts", metadata={WRITE_ID: "1"})
         part = await store.upload_part("parts", upload, 1, Payload.of(BODY))
         with closing(Journal.open(str(tmp_path / "state"))) as journal:
-            transfers = Transfers(store, journal, nursery.start_soon)
+            transfers = Transfers(store, journal, nursery.start_soon, Protection(store))
             yield Place(store, transfers, proxy, rgw.view(bucket), made, upload, part)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from tests import policy
 from tests.checklogs import LogWatch
 from tests.s3server import S3Server, S3View
 
@@ -24,13 +25,17 @@ WATCHDOG = 300.0  # a system call stuck in a dead mount would hang the whole run
 
 
 def environment(server: S3Server, **more: str) -> dict[str, str]:
-    """What s3fsx may find: the server's keys, and nothing of whoever runs the tests."""
+    """What s3fsx may find: keys with the rights of docs/SECURITY.md, and nothing of whoever runs the tests.
+
+    moto knows no rights; there they are the owner's.
+    """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3FSX_"))}
+    least = server.name == "rgw"
     return {
         **clean,
         "PYTHONPATH": str(ROOT),
-        "AWS_ACCESS_KEY_ID": server.access_key,
-        "AWS_SECRET_ACCESS_KEY": server.secret_key,
+        "AWS_ACCESS_KEY_ID": server.alt_access_key if least else server.access_key,
+        "AWS_SECRET_ACCESS_KEY": server.alt_secret_key if least else server.secret_key,
         "AWS_EC2_METADATA_DISABLED": "true",
         **more,
     }
@@ -95,6 +100,7 @@ class Mount:
         self.process: subprocess.Popen[bytes] | None = None
         self._watchdog: threading.Timer | None = None
         watch.follow(self.log_file)
+        policy.grant(server, bucket, prefix, object_lock=server.has_object_lock(bucket))
 
     @property
     def source(self) -> str:

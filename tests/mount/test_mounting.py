@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import policy
 from tests.checklogs import LogWatch
 from tests.mount.harness import COMMAND, Mount, detach, environment, is_mountpoint, join_options
 from tests.s3server import S3Server
@@ -24,6 +25,7 @@ class Attempt:
     """`s3fsx mount` as a user types it, without --foreground: options and environment can be changed before ``run``."""
 
     def __init__(self, server: S3Server, bucket: str, home: Path, watch: LogWatch) -> None:
+        self.bucket = bucket
         self.source = f"s3://{bucket}/pve/"
         self.directory = home / "mnt"
         self.directory.mkdir(parents=True)
@@ -69,7 +71,9 @@ class Attempt:
 
 @pytest.fixture
 def attempt(rgw: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[Attempt]:
-    made = Attempt(rgw, rgw.make_bucket("cli"), tmp_path, log_watch)
+    bucket = rgw.make_bucket("cli")
+    policy.grant(rgw, bucket, "pve/")
+    made = Attempt(rgw, bucket, tmp_path, log_watch)
     try:
         yield made
     finally:
@@ -147,25 +151,20 @@ def test_no_credentials(attempt: Attempt) -> None:
 
 
 def test_a_user_without_rights(attempt: Attempt, rgw: S3Server) -> None:
-    attempt.environment |= {"AWS_ACCESS_KEY_ID": rgw.alt_access_key, "AWS_SECRET_ACCESS_KEY": rgw.alt_secret_key}
+    rgw.client.delete_bucket_policy(Bucket=attempt.bucket)
     attempt.refused("denied")
 
 
 def test_keys_that_may_only_read(attempt: Attempt, rgw: S3Server) -> None:
-    bucket = attempt.source.split("/")[2]
-    statement = {
-        "Effect": "Allow",
-        "Principal": "*",
-        "Action": ["s3:ListBucket", "s3:GetObject"],
-        "Resource": [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"],
-    }
-    policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-    rgw.client.put_bucket_policy(Bucket=bucket, Policy=policy)
-    attempt.environment |= {"AWS_ACCESS_KEY_ID": rgw.alt_access_key, "AWS_SECRET_ACCESS_KEY": rgw.alt_secret_key}
+    policy.put(rgw, attempt.bucket, policy.statements("read-only", attempt.bucket, "pve/"))
+    rgw.view(attempt.bucket, "pve/").put("dump/x", b"backup")
     attempt.refused("these keys may not write below pve/", "-o ro")
     attempt.options["ro"] = True
     done = attempt.mount()
     assert done.returncode == 0, done
+    assert os.listdir(attempt.directory / "dump") == ["x"]
+    assert (attempt.directory / "dump/x").read_bytes() == b"backup"
+    assert not (attempt.directory / "dump/x.notes").exists()
 
 
 def test_no_bucket(attempt: Attempt) -> None:
@@ -223,7 +222,7 @@ def test_mountpoint_that_is_not_there(attempt: Attempt) -> None:
 
 def test_credentials_file_that_others_can_read(attempt: Attempt, rgw: S3Server, tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
-    path.write_text(f'access_key = "{rgw.access_key}"\nsecret_key = "{rgw.secret_key}"\n')
+    path.write_text(f'access_key = "{rgw.alt_access_key}"\nsecret_key = "{rgw.alt_secret_key}"\n')
     attempt.options["credentials_file"] = path
     path.chmod(0o644)
     attempt.refused(str(path), "600")
@@ -256,7 +255,7 @@ def test_tls_with_an_own_authority(attempt: Attempt, rgw: S3Server) -> None:
     done = attempt.mount()
     assert done.returncode == 0, done
     (attempt.directory / "snippets/tls").write_text("x")
-    assert rgw.client.head_object(Bucket=attempt.source.split("/")[2], Key="pve/snippets/tls")["ContentLength"] == 1
+    assert rgw.client.head_object(Bucket=attempt.bucket, Key="pve/snippets/tls")["ContentLength"] == 1
 
 
 @pytest.fixture

@@ -22,12 +22,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
-        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "sumstore", "verified", "cache",
-        "journal", "status",
+        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3calls", "s3", "sumstore", "verified",
+        "cache", "journal", "status",
     ),
     "L2 domain": (
-        "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher", "waiting",
-        "recover", "namespace", "files", "mirror",
+        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher",
+        "waiting", "recover", "namespace", "files", "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
