@@ -22,7 +22,6 @@ from .endpoint import Endpoint
 from .errors import (
     AccessDenied,
     Changed,
-    ConnectionFailed,
     Corrupted,
     DeadlineExceeded,
     EndpointDown,
@@ -142,7 +141,9 @@ class S3Store:
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            return s3calls.body(answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit))
+            return s3calls.body(
+                answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit)
+            )
 
         work = _call("get_object", self._make.target(key), read)
         return await self._requests.run(self._lanes.download, "GetObject", what, work)
