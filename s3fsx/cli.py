@@ -239,7 +239,7 @@ def _check(args: argparse.Namespace) -> int:
     from .s3 import S3Store
 
     async def run() -> None:
-        async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
+        async with S3Store(config.to_s3_options(settings), Endpoint(patience=settings.outage_patience)) as store:
             probing = partial(probe, store, settings.prefix)
             await check(store, settings.prefix, probe=probing, write=sys.stdout.write, read_only=settings.read_only)
 

@@ -213,7 +213,9 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
     name = identity(settings)
     tame_malloc()
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
+        store = await stack.enter_async_context(
+            S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience))
+        )
         with _full_disk_is_trouble():
             journal = await _open_journal(settings, os.path.join(settings.state_dir, name))
             stack.callback(journal.close)
