@@ -15,11 +15,13 @@ from typing import Any
 import pyfuse3
 import trio
 
-from . import __version__, kernel
+from . import __version__, kernel, lastwords
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
+from .callers import Callers
 from .config import to_s3_options
 from .content import WriteLimits
+from .ending import Ending
 from .endpoint import Endpoint
 from .errors import ConfigError, S3fsxError
 from .files import FilePolicy, Files
@@ -80,6 +82,7 @@ class Mount:
         journal: Journal,
         cache: MetadataCache,
         spawn: Callable[..., Any],
+        mountpoint: str,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -114,10 +117,12 @@ class Mount:
             ),
         )
         self.recovery = Recovery(journal, self.listings, transfers, self.files.new_writer)
+        self.callers = Callers(mountpoint)
         self.fuse = FileSystem(
             self.listings,
             self.namespace,
             self.files,
+            self.callers,
             KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs, _TASKS - _RESERVE),
             time.monotonic,
         )
@@ -234,7 +239,7 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
         )
         failed: list[Exception] = []
         async with trio.open_nursery() as background:
-            mount = Mount(settings, store, journal, cache, _guarded(background))
+            mount = Mount(settings, store, journal, cache, _guarded(background), mountpoint)
             try:
                 if not settings.read_only:
                     await mount.recovery.run()
@@ -332,20 +337,31 @@ async def _serve(
         pyfuse3.init(mount.fuse, mountpoint, _fuse_options(settings))
     except RuntimeError as e:
         raise S3fsxError(f"{mountpoint}: cannot be mounted ({e}); the lines above say why") from None
+    socket = socket_path(settings.runtime_dir, mountpoint)
+    lastwords.forget(socket)
+    ending = Ending(
+        mount.files,
+        mount.tree,
+        mount.store.endpoint,
+        settings.publish_deadline,
+        state_dir=settings.state_dir,
+        socket=socket,
+    )
     ended = trio.Event()
     requests = trio.CancelScope()
     try:
         background.start_soon(_loop, requests, ended)
         status = partial(mount.snapshot, mountpoint)
-        await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), status)
+        await background.start(serve_status, socket, status)
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
+        background.start_soon(mount.callers.watch)
         background.start_soon(mount.cache.run)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)
         # After a signal requests are still served meanwhile; after an unmount there are none any more.
-        await _publish_waiting(mount)
+        await ending.publish_waiting()
     finally:
         if not ended.is_set():
             pyfuse3.terminate()
@@ -353,25 +369,7 @@ async def _serve(
                 await ended.wait()
             requests.cancel()
         pyfuse3.close(unmount=True)
-        await mount.files.abandon_unfinished()
-
-
-async def _publish_waiting(mount: Mount) -> None:
-    """What waits for a rename gets its own name, unless the store is gone: the journal keeps it for the next mount."""
-
-    async def give_up_when_down() -> None:
-        await mount.store.endpoint.wait_down()
-        nursery.cancel_scope.cancel()
-
-    with trio.move_on_after(mount.settings.publish_deadline) as limit:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(give_up_when_down)
-            await mount.files.publish_waiting(-1.0)
-            nursery.cancel_scope.cancel()
-    left = sum(1 for file in mount.tree.files() if file.writer is not None and file.writer.settled_at is not None)
-    if left:
-        why = "took too long" if limit.cancelled_caught else "S3 is down"
-        log.warning("%d files that wait for a rename stay in the journal (%s); the next mount has them", left, why)
+        await ending.abandon()
 
 
 async def _first(*events: trio.Event) -> None:

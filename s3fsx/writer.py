@@ -95,6 +95,9 @@ class Writer:
             if self.dirty or not isinstance(e, NotSupported):
                 self._fail(e)
             raise
+        except trio.Cancelled:
+            self._fail(self._cut_off())
+            raise
         finally:
             self._lock.release()
 
@@ -261,6 +264,14 @@ class Writer:
         except S3fsxError as e:
             self._fail_unless_settled(e)
             raise
+        except trio.Cancelled:
+            self._fail_unless_settled(self._cut_off())
+            raise
+
+    def _cut_off(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self._destination.path}: was given up half way: its program was killed, or the mount ends"
+        )
 
     def _fail_unless_settled(self, error: S3fsxError) -> None:
         if self.settled_at is None or not isinstance(error, _PASSING):

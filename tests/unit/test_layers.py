@@ -22,12 +22,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "patience", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
+        "lastwords",
     ),
     "L2 domain": (
         "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
     ),
-    "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
-    "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
+    "L3 kernel": ("mountpoint", "kernel", "callers", "replies", "operation", "fuse"),
+    "L4 composition": ("daemon", "launch", "report", "probe", "check", "ending", "mount", "cli", "__main__"),
 }
 # fmt: on
 ORDER = [module for modules in LAYERS.values() for module in modules]
