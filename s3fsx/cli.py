@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from . import __version__, config, launch, log, mountpoint, report
+from . import __version__, config, lastwords, launch, log, mountpoint, report
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, no_core_dumps
 from .errors import ConfigError, S3fsxError
 from .status import mounts, read_status, removed_if_dead, socket_path
@@ -152,6 +152,8 @@ def _mount(args: argparse.Namespace) -> int:
     settings = config.load(args.source, args.options).settings
     if args.log_file:
         settings = replace(settings, log_file=os.path.abspath(args.log_file))
+    if not getattr(args, "fake", False) and mountpoint.clear_dead(args.mountpoint):
+        sys.stderr.write(f"s3fsx: {args.mountpoint}: unmounted what an s3fsx that was killed had left there\n")
     if getattr(args, "helper", False) and mountpoint.is_mounted(args.mountpoint, settings.bucket, settings.prefix):
         # mount -a, which knows a mounted line only by SOURCE and type, and mountinfo has others for ours.
         return _is_served(settings.runtime_dir, args.mountpoint)
@@ -184,9 +186,10 @@ def _run_mount() -> launch.Run:
 
 def _umount(args: argparse.Namespace) -> int:
     path = mountpoint.absolute(args.mountpoint)
-    pidfd = mountpoint.daemon_of(socket_path(config.runtime_dir(args.options), path))
+    socket = socket_path(config.runtime_dir(args.options), path)
+    pidfd = mountpoint.daemon_of(socket)
     try:
-        mountpoint.unmount(path, lazy=args.lazy)
+        mountpoint.unmount(path, lazy=args.lazy or mountpoint.is_dead(path))
         if pidfd is not None and not args.lazy and not mountpoint.wait_for_end(pidfd, args.timeout):
             raise S3fsxError(
                 f"{path}: unmounted, but after {args.timeout:.0f} s its daemon is not done with the bucket; see its log"
@@ -194,7 +197,9 @@ def _umount(args: argparse.Namespace) -> int:
     finally:
         if pidfd is not None:
             os.close(pidfd)
-    return EXIT_OK
+    left = lastwords.read(socket) if pidfd is not None and not args.lazy else []
+    sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in left)
+    return EXIT_TROUBLE if left else EXIT_OK
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -239,7 +244,7 @@ def _check(args: argparse.Namespace) -> int:
     from .s3 import S3Store
 
     async def run() -> None:
-        async with S3Store(config.to_s3_options(settings), Endpoint()) as store:
+        async with S3Store(config.to_s3_options(settings), Endpoint(patience=settings.outage_patience)) as store:
             probing = partial(probe, store, settings.prefix)
             await check(store, settings.prefix, probe=probing, write=sys.stdout.write, read_only=settings.read_only)
 

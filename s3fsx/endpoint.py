@@ -9,7 +9,10 @@ Every request attempt goes through ``Endpoint.call``. The law of the breaker:
 * Any answer closes it; a 404 or 403 is an answer. Throttling is neither a failure nor an answer, because a proxy
   without backends says 503 too.
 * While it is open, calls fail at once with EndpointDown. Calls with ``through_outage`` go on trying until
-  their own deadline: an upload of hours must survive a restart of the store.
+  their own deadline: an upload of hours must survive a restart of the store. ``patient`` ones, which somebody may
+  wait for in D state, end when the outage has lasted for the endpoint's patience, also in the middle of an attempt.
+* Requests that wait while nobody gets an answer for SILENT_AFTER seconds make the watch ask by itself: a store that
+  hangs is found out after at most SILENT_AFTER + PROBE_LIMIT + 1 seconds, whatever the deadlines of the requests are.
 
 All state changes happen between awaits, in the trio thread.
 """
@@ -22,11 +25,13 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import trio
 
 from .errors import ConnectionFailed, DeadlineExceeded, EndpointDown, ServerFault, StoreError, Transient
+from .patience import Patience
 
 T = TypeVar("T")
 
@@ -37,6 +42,9 @@ BACKOFF_CAP = 5.0
 PROBE_EVERY = 2.0  # seconds between probes while down, or while an idle probe has just failed
 PROBE_LIMIT = 5.0
 IDLE_AFTER = 60.0  # seconds without an answer after which an idle mount asks once
+SILENT_AFTER = 5.0  # the same while requests wait for one
+PATIENCE = 30.0
+_TICK = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +60,18 @@ class Endpoint:
     requests: attempts made. retries: those that were not the first of their call.
     errors: failed attempts by class name of the error (a NotFound counts too).
     last_error: text of the latest failure. last_success: Unix seconds of the latest answer, None before the first.
+    patience: seconds of an outage after which patient calls end.
     """
 
     def __init__(
         self,
         name: str = "S3 endpoint",
         *,
+        patience: float = PATIENCE,
         rng: random.Random | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
+        self.patience = Patience(patience)
         self.requests = 0
         self.retries = 0
         self.errors: Counter[str] = Counter()
@@ -76,6 +87,8 @@ class Endpoint:
         self._failing_since = 0.0
         self._opened_at = 0.0
         self._opened = trio.Event()
+        self._waiting = 0  # calls under way
+        self._waiting_since = 0.0  # trio seconds at which the first of them began
 
     @property
     def down(self) -> bool:
@@ -100,16 +113,36 @@ class Endpoint:
         attempts: int | None = None,
         through_outage: bool = False,
         interrupt: bool = True,
+        patient: bool = False,
     ) -> T:
         """Run ``attempt`` until it succeeds, fails for good, or ``deadline`` seconds have passed.
 
         attempts: how many at most, None: as many as the deadline allows.
         interrupt: cancel a running attempt at the deadline. False for attempts that must not be left half done and
             have limits of their own (socket timeouts): the deadline then only stops further attempts.
+        patient: cancel it, and do not begin another, once an outage has lasted for the endpoint's patience.
 
         Raises the attempt's own StoreError, the last Transient once ``attempts`` are used up,
         DeadlineExceeded, or EndpointDown while the breaker is open.
         """
+        if not self._waiting:
+            self._waiting_since = trio.current_time()
+        self._waiting += 1
+        try:
+            with self.patience.scope(what) if patient else nullcontext():
+                return await self._call(attempt, what, deadline, attempts, through_outage, interrupt)
+        finally:
+            self._waiting -= 1
+
+    async def _call(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        what: str,
+        deadline: float,
+        attempts: int | None,
+        through_outage: bool,
+        interrupt: bool,
+    ) -> T:
         limit = trio.current_time() + deadline
         answers = self._answers
         made = 0
@@ -147,13 +180,19 @@ class Endpoint:
         that goes straight to the store (not through ``call``)."""
         suspicious = False
         while True:
-            idle = IDLE_AFTER - (trio.current_time() - self._answered_at)
             if self.down or suspicious:
                 await trio.sleep(PROBE_EVERY)
-            elif idle > 0:
-                await self._pause(min(idle, IDLE_AFTER), until_down=True)
+            elif not self._overdue():
+                await trio.sleep(_TICK)
                 continue
             suspicious = not await self._probe(probe)
+
+    def _overdue(self) -> bool:
+        """No answer for so long that it is worth asking."""
+        now = trio.current_time()
+        if self._waiting and now - max(self._answered_at, self._waiting_since) >= SILENT_AFTER:
+            return True
+        return now - self._answered_at >= IDLE_AFTER
 
     async def _probe(self, probe: Callable[[], Awaitable[object]]) -> bool:
         answers = self._answers
@@ -190,6 +229,7 @@ class Endpoint:
             log.info("%s is back after %.0f s", self._name, self._answered_at - self._opened_at)
             self.down_since = None
             self._opened = trio.Event()
+            self.patience.recovery()
 
     def _failed(self, error: Exception) -> None:
         self._note(error)
@@ -215,4 +255,5 @@ class Endpoint:
         self.down_since = self._now()
         self._opened_at = trio.current_time()
         self._opened.set()
+        self.patience.outage()
         log.warning("%s is down: %s", self._name, self.last_error)

@@ -50,9 +50,9 @@ class FilePolicy:
 
 
 class Handle:
-    """One open file description."""
+    """One open file description. opener: the thread that opened it."""
 
-    __slots__ = ("append", "created_read_only", "file", "readable", "reader", "writable")
+    __slots__ = ("append", "created_read_only", "file", "opener", "readable", "reader", "writable")
 
     def __init__(self, file: File, flags: int) -> None:
         mode = flags & os.O_ACCMODE
@@ -61,6 +61,7 @@ class Handle:
         self.writable = mode in (os.O_WRONLY, os.O_RDWR)
         self.append = bool(flags & os.O_APPEND)
         self.created_read_only = False
+        self.opener = 0
         self.reader: Reader | None = None
 
 
@@ -369,8 +370,8 @@ class Files:
 
     async def abandon_unfinished(self) -> None:
         """The mount ends: streams nobody finished never returned success, so nothing of them stays in the bucket."""
-        for file in self._tree.files():
-            writer = file.writer
-            if writer is not None and writer.dirty and writer.settled_at is None:
-                log.warning("%s: was still being written at the unmount; not published", file.path)
-                await self._discard(writer)
+        async with trio.open_nursery() as nursery:
+            for file in self._tree.files():
+                writer = file.writer
+                if writer is not None and writer.dirty and writer.settled_at is None:
+                    nursery.start_soon(self._discard, writer)

@@ -18,6 +18,7 @@ import pyfuse3
 
 from . import replies
 from .attributes import KEPT_BITS, Attributes
+from .callers import Callers
 from .errors import FileSystemError
 from .files import Files, Handle
 from .layout import check_name
@@ -50,13 +51,20 @@ class FileSystem(pyfuse3.Operations):
     supports_dot_lookup = False
 
     def __init__(
-        self, listings: Listings, namespace: Namespace, files: Files, policy: KernelPolicy, now: Callable[[], float]
+        self,
+        listings: Listings,
+        namespace: Namespace,
+        files: Files,
+        callers: Callers,
+        policy: KernelPolicy,
+        now: Callable[[], float],
     ) -> None:
         super().__init__()
         self._listings = listings
         self._tree: Tree = listings.tree
         self._namespace = namespace
         self._files = files
+        self._callers = callers
         self._policy = policy
         self._now = now
         self._next_handle = 1
@@ -269,6 +277,7 @@ class FileSystem(pyfuse3.Operations):
         self._admit()
         file = self._file(inode)
         handle = await self._files.open(file, flags)
+        handle.opener = ctx.pid
         etag = file.version.etag if file.version is not None and file.writer is None else ""
         keep = bool(etag) and etag == file.cached_etag
         file.cached_etag = etag
@@ -282,6 +291,7 @@ class FileSystem(pyfuse3.Operations):
         file, handle = await self._files.create(
             self._directory(parent_inode), self._name(name), self._new_attrs(mode, ctx), flags
         )
+        handle.opener = ctx.pid
         return pyfuse3.FileInfo(fh=self._add_handle(handle), keep_cache=False), self._shown(file)
 
     @operation
@@ -291,15 +301,21 @@ class FileSystem(pyfuse3.Operations):
 
     @operation
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        return await self._files.write(self._handle(fh), off, buf)
+        handle = self._handle(fh)
+        with self._callers.waits(handle.file.path, handle.opener):
+            return await self._files.write(handle, off, buf)
 
     @operation
     async def flush(self, fh: int) -> None:
-        await self._files.flush(self._handle(fh))
+        handle = self._handle(fh)
+        with self._callers.waits(handle.file.path, handle.opener):
+            await self._files.flush(handle)
 
     @operation
     async def fsync(self, fh: int, datasync: bool) -> None:
-        await self._files.fsync(self._handle(fh))
+        handle = self._handle(fh)
+        with self._callers.waits(handle.file.path, handle.opener):
+            await self._files.fsync(handle)
 
     @operation
     async def release(self, fh: int) -> None:

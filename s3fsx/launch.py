@@ -118,10 +118,13 @@ def _run(
 
 async def _until_signal(run: Run, settings: Settings, mountpoint: str, ready: Callable[[], None]) -> None:
     error: BaseException | None = None
+    asked = trio.CancelScope()
     async with trio.open_nursery() as nursery:
-        await nursery.start(_cancel_on_signal, nursery.cancel_scope)
+        # Until the end of it all: the second SIGTERM of an impatient administrator must not be the default, death.
+        await nursery.start(_cancel_on_signal, asked)
         try:
-            await run(settings, mountpoint, ready=ready)
+            with asked:
+                await run(settings, mountpoint, ready=ready)
         except Exception as raised:  # kept out of the nursery, which would wrap it into a group
             error = raised
         nursery.cancel_scope.cancel()
@@ -135,7 +138,9 @@ async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatu
         async for number in signals:
             if number == signal.SIGHUP:
                 continue  # the terminal that a foreground mount was started from has gone; a mount outlives it
-            logger.info("%s: unmounting", signal.Signals(number).name)
+            again = " goes on" if scope.cancel_called else ""
+            logger.info("%s: unmounting%s", signal.Signals(number).name, again)
+            daemon.notify_systemd("STOPPING=1")
             scope.cancel()
 
 

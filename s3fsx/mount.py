@@ -15,12 +15,14 @@ from typing import Any
 import pyfuse3
 import trio
 
-from . import __version__, kernel
+from . import __version__, kernel, lastwords
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
+from .callers import Callers
 from .changes import Changes
 from .config import to_s3_options
 from .content import WriteLimits
+from .ending import Ending
 from .endpoint import Endpoint
 from .errors import S3fsxError
 from .files import FilePolicy, Files
@@ -77,6 +79,7 @@ class Mount:
         journal: Journal,
         cache: MetadataCache,
         spawn: Callable[..., Any],
+        mountpoint: str,
     ) -> None:
         self.settings = settings
         self.store = store
@@ -115,10 +118,12 @@ class Mount:
         waiting = Waiting(self.listings, transfers, self.files.new_writer)
         self.mirror = Mirror(store, journal, settings.prefix, socket.gethostname())
         self.recovery = Recovery(journal, layout, transfers, waiting.bring_back, changes)
+        self.callers = Callers(mountpoint)
         self.fuse = FileSystem(
             self.listings,
             self.namespace,
             self.files,
+            self.callers,
             KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs, _TASKS - _RESERVE),
             time.monotonic,
         )
@@ -215,7 +220,9 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
     name = identity(settings)
     tame_malloc()
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(S3Store(to_s3_options(settings), Endpoint()))
+        store = await stack.enter_async_context(
+            S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience))
+        )
         with full_disk_is_trouble():
             journal = await open_journal(settings, state_directory(settings))
             stack.callback(journal.close)
@@ -234,7 +241,7 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
         )
         failed: list[Exception] = []
         async with trio.open_nursery() as background:
-            mount = Mount(settings, store, journal, cache, _guarded(background))
+            mount = Mount(settings, store, journal, cache, _guarded(background), mountpoint)
             try:
                 if not settings.read_only:
                     await mount.recovery.run()
@@ -267,14 +274,25 @@ async def _serve(
         pyfuse3.init(mount.fuse, mountpoint, _fuse_options(settings))
     except RuntimeError as e:
         raise S3fsxError(f"{mountpoint}: cannot be mounted ({e}); the lines above say why") from None
+    socket = socket_path(settings.runtime_dir, mountpoint)
+    lastwords.forget(socket)
+    ending = Ending(
+        mount.files,
+        mount.tree,
+        mount.store.endpoint,
+        settings.publish_deadline,
+        state_dir=settings.state_dir,
+        socket=socket,
+    )
     ended = trio.Event()
     requests = trio.CancelScope()
     try:
         background.start_soon(_loop, requests, ended)
         status = partial(mount.snapshot, mountpoint)
-        await background.start(serve_status, socket_path(settings.runtime_dir, mountpoint), status)
+        await background.start(serve_status, socket, status)
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
+        background.start_soon(mount.callers.watch)
         background.start_soon(mount.cache.run)
         if not settings.read_only:
             background.start_soon(mount.mirror.run)
@@ -282,7 +300,7 @@ async def _serve(
         ready()
         await _first(stop, ended)
         # After a signal requests are still served meanwhile; after an unmount there are none any more.
-        await _publish_waiting(mount)
+        await ending.publish_waiting()
     finally:
         if not ended.is_set():
             pyfuse3.terminate()
@@ -290,27 +308,9 @@ async def _serve(
                 await ended.wait()
             requests.cancel()
         pyfuse3.close(unmount=True)
-        await mount.files.abandon_unfinished()
+        await ending.abandon()
         if not settings.read_only:
             await mount.mirror.finish()
-
-
-async def _publish_waiting(mount: Mount) -> None:
-    """What waits for a rename gets its own name, unless the store is gone: the journal keeps it for the next mount."""
-
-    async def give_up_when_down() -> None:
-        await mount.store.endpoint.wait_down()
-        nursery.cancel_scope.cancel()
-
-    with trio.move_on_after(mount.settings.publish_deadline) as limit:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(give_up_when_down)
-            await mount.files.publish_waiting(-1.0)
-            nursery.cancel_scope.cancel()
-    left = sum(1 for file in mount.tree.files() if file.writer is not None and file.writer.settled_at is not None)
-    if left:
-        why = "took too long" if limit.cancelled_caught else "S3 is down"
-        log.warning("%d files that wait for a rename stay in the journal (%s); the next mount has them", left, why)
 
 
 async def _first(*events: trio.Event) -> None:

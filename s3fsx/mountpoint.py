@@ -12,6 +12,7 @@ import select
 import socket
 import struct
 import subprocess
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ MOUNTINFO = "/proc/self/mountinfo"
 DEVICE = "/dev/fuse"
 FSTYPE = "fuse.s3fsx"
 COMMAND_LIMIT = 30.0
+ANSWER_LIMIT = 2.0
 
 
 class Entry(NamedTuple):
@@ -92,6 +94,36 @@ def prepare(path: str) -> str:
         hint = ": this user or container may not use FUSE" if error.errno in (errno.EACCES, errno.EPERM) else ""
         raise S3fsxError(f"{DEVICE}: {error.strerror}{hint}") from None
     return path
+
+
+def is_dead(path: str) -> bool:
+    """Whether an s3fsx is mounted there whose daemon has ended: ENOTCONN, "Transport endpoint is not connected". One
+    that lives and hangs does not answer the question, which is then given up: it is not dead."""
+    entry = table().get(absolute(path))
+    if entry is None or entry.kind != FSTYPE:
+        return False
+    said: list[int | None] = []
+
+    def ask() -> None:
+        try:
+            os.statvfs(path)  # which no kernel answers from its cache, as it does a stat
+        except OSError as error:
+            said.append(error.errno)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(ANSWER_LIMIT)
+    return said == [errno.ENOTCONN]
+
+
+def clear_dead(path: str) -> bool:
+    """Takes dead mounts of s3fsx off a directory, also where a program still has its working directory or a file there.
+    Raises as ``unmount``."""
+    cleared = False
+    while is_dead(path):
+        unmount(path, lazy=True)
+        cleared = True
+    return cleared
 
 
 def _refuse_mounted(path: str) -> None:

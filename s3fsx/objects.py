@@ -7,6 +7,7 @@ in-memory store with trio's MockClock. Sizes and offsets are bytes, times are Un
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -122,7 +123,8 @@ class Capabilities:
 
 class Store(Protocol):
     """An object store, asynchronous and already hardened: every call retries what is worth it, ends by
-    its own deadline and raises from ``errors`` only (StoreError, EndpointDown, DeadlineExceeded).
+    its own deadline, most also when an outage has lasted too long (see ``patience``), and raises from ``errors`` only
+    (StoreError, EndpointDown, DeadlineExceeded). A change of a key waits for an earlier one whose call was given up.
 
     ``metadata`` maps lower-case names without ``x-amz-meta-`` to strings.
     """
@@ -133,6 +135,11 @@ class Store(Protocol):
     @property
     def down(self) -> bool:
         """True while the endpoint is considered unreachable (the breaker is open)."""
+        ...
+
+    def patience(self, what: str) -> AbstractContextManager[None]:
+        """Around a wait for something else than a request, while the kernel holds a directory: EndpointDown when it is
+        not over by the time an outage has lasted for ``outage_patience``."""
         ...
 
     async def list_page(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -75,6 +75,9 @@ class S3Store:
     @property
     def down(self) -> bool:
         return self._endpoint.down
+
+    def patience(self, what: str) -> AbstractContextManager[None]:
+        return self._endpoint.patience.scope(what)
 
     @property
     def requests(self) -> Counter[str]:
@@ -186,7 +189,7 @@ class S3Store:
         sends = 1 if conditional else SENDS  # what arrived wrong would be in the way of the second
         try:
             work = self._sender("put_object", f"PUT {key}", params, payload, lambda answer: answer)
-            answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends)
+            answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
         except Changed as error:
             there = await self._written_by_us(key, payload.size, metadata.get(WRITE_ID), "")
             if there is None:
@@ -202,11 +205,11 @@ class S3Store:
         params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
         work, what = _call("copy_object", params, _nothing), f"COPY {source} to {target}"
         if source == target:
-            await self._requests.run(self._lanes.copy, "CopyObject", what, work)
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
             return await self.head(target)
         original = await self._check_still(source, etag)  # before the target is touched
         try:
-            await self._requests.run(self._lanes.copy, "CopyObject", what, work)
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
         except (Transient, DeadlineExceeded, EndpointDown) as error:
             if (there := await self._copied(original, target, metadata)) is None:
                 raise error from None
@@ -218,7 +221,7 @@ class S3Store:
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         try:
             work = _call("delete_object", self._make.target(key), _nothing)
-            await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work)
+            await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work, key)
         except NotFound:
             return
 
@@ -239,7 +242,7 @@ class S3Store:
     async def upload_part(self, key: str, upload_id: str, number: int, payload: Payload) -> UploadedPart:
         params, what = self._make.part(key, upload_id, number), f"PUT {key} part {number}"
         work = self._sender("upload_part", what, params, payload, lambda answer: s3answers.bare_etag(answer["ETag"]))
-        etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS)
+        etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)
 
     async def copy_part(
@@ -249,7 +252,7 @@ class S3Store:
         params["CopySourceRange"] = f"bytes={start}-{start + length - 1}"
         parse = partial(s3answers.copied_part, number=number, length=length)
         work, what = _call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
-        part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work)
+        part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work, key)
         if etag:
             await self._check_still(source, etag)
         return part
@@ -262,7 +265,7 @@ class S3Store:
             params["IfNoneMatch"] = "*"
         try:
             work = partial(s3calls.complete, params, self._make.upload(key, upload_id))
-            await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work)
+            await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work, key)
         except NotSupported:
             if "IfNoneMatch" not in params:
                 raise
@@ -278,7 +281,7 @@ class S3Store:
         self._write_ids.pop(upload_id, None)
         try:
             work = _call("abort_multipart_upload", self._make.upload(key, upload_id), _nothing)
-            await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work)
+            await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work, key)
         except (UploadGone, NotFound):
             return
 
@@ -378,12 +381,14 @@ class S3Store:
 
         return work
 
-    async def _send(self, lane: Lane, operation: str, what: str, work: Callable[[Any], T], sends: int) -> T:
+    async def _send(
+        self, lane: Lane, operation: str, what: str, work: Callable[[Any], T], sends: int, changes: str
+    ) -> T:
         lane = replace(lane, client="signed" if self.capabilities.integrity == "sha256" else "unsigned")
         while True:
             sends -= 1
             try:
-                return await self._requests.run(lane, operation, what, work)
+                return await self._requests.run(lane, operation, what, work, changes)
             except Corrupted as error:
                 if sends <= 0 or isinstance(error, CorruptedInMemory):
                     raise

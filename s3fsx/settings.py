@@ -229,6 +229,13 @@ class Settings:
         "deadlines",
         "For close, fsync or rename to make a file visible, its last parts and the verification included.",
     )
+    outage_patience: float = setting(
+        30.0,
+        values.duration(1, 3600),
+        "deadlines",
+        "How long a store that is down is waited for by what is under way, but for parts being sent, which go on for "
+        "write_deadline. Meanwhile other programs may hang that use the same directory.",
+    )
 
     memory_budget: int = setting(
         128 * MIB,

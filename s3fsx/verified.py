@@ -14,6 +14,7 @@ import hashlib
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -93,6 +94,9 @@ class VerifiedStore:
     @property
     def down(self) -> bool:
         return self._inner.down
+
+    def patience(self, what: str) -> AbstractContextManager[None]:
+        return self._inner.patience(what)
 
     # -- reading
 

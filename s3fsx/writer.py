@@ -4,7 +4,8 @@
     settled    a temporary name was closed: every byte is in the store, nothing is visible, it waits for its rename
     clean      published by ``publish`` (close or fsync of an ordinary name) or ``commit`` (rename of a temporary one)
 
-Law: every await that depends on the content holds ``_lock``; ``error`` is sticky, because bytes a program believes
+Law: every await that depends on the content holds ``_lock``, which is waited for only as long as an outage may last by
+those for whom the kernel may hold a directory; ``error`` is sticky, because bytes a program believes
 written are gone, and comes out of every later call until the file is opened anew. A refused random write counts, once
 anything was changed.
 """
@@ -12,7 +13,8 @@ anything was changed.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, nullcontext
 
 import trio
 
@@ -95,12 +97,15 @@ class Writer:
             if self.dirty or not isinstance(e, NotSupported):
                 self._fail(e)
             raise
+        except trio.Cancelled:
+            self._fail(self._cut_off())
+            raise
         finally:
             self._lock.release()
 
     async def truncate(self, size: int) -> None:
         """ftruncate(2), also upwards. To 0 it begins anew, whatever happened before."""
-        async with self._lock:
+        async with self._turn():
             if size == 0:
                 self._content.restart()
                 self.error = None
@@ -152,7 +157,7 @@ class Writer:
         A temporary name that was to wait is published under its own name too: completed under the predicted key,
         copied on the server, the predicted key removed.
         """
-        async with self._lock:
+        async with self._turn():
             self._raise_if_failed()
             if self.dirty:
                 self.unsure = True
@@ -187,9 +192,9 @@ class Writer:
     async def commit(self, key: str, path: str, *, replaces: bool) -> bool:
         """Rename of a temporary name to ``key``: one CompleteMultipartUpload when that was the prediction, one PUT when
         all is in memory. False: neither; the caller publishes and copies. replaces: something has that name now."""
-        async with self._lock:
+        async with self._turn():
             self._raise_if_failed()
-            return self.dirty and await self._guarded(lambda: self._commit(key, path, replaces))
+            return self.dirty and await self._guarded(lambda: self._commit(key, path, replaces), patient=True)
 
     async def _commit(self, key: str, path: str, replaces: bool) -> bool:
         content = self._content
@@ -245,11 +250,23 @@ class Writer:
         self.settled_at = None
         self._content.published()
 
-    async def _guarded(self, action: Callable[[], Awaitable[bool | None]]) -> bool:
-        """A step of publishing within its deadline. A failure is final for this content, unless it is settled, every
-        byte in the store, and the failure may pass: then it stays settled, to be published or renamed or deleted."""
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """The lock; EndpointDown when who has it outlasts our patience with an outage."""
+        with self._store.patience(self._destination.path):
+            await self._lock.acquire()
         try:
-            with trio.fail_after(self._limits.publish):
+            yield
+        finally:
+            self._lock.release()
+
+    async def _guarded(self, action: Callable[[], Awaitable[bool | None]], *, patient: bool = False) -> bool:
+        """A step of publishing within its deadline; patient: nor do parts under way go on after our patience. A failure
+        is final for this content, unless it is settled, every byte in the store, and the failure may pass: then it
+        stays settled, to be published or renamed or deleted."""
+        try:
+            patience = self._store.patience(self._destination.path) if patient else nullcontext()
+            with trio.fail_after(self._limits.publish), patience:
                 return bool(await action())
         except trio.TooSlowError:
             late = DeadlineExceeded(f"{self._destination.path}: not in the bucket after {self._limits.publish:.0f} s")
@@ -258,6 +275,14 @@ class Writer:
         except S3fsxError as e:
             self._fail_unless_settled(e)
             raise
+        except trio.Cancelled:
+            self._fail_unless_settled(self._cut_off())
+            raise
+
+    def _cut_off(self) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"{self._destination.path}: was given up half way: its program was killed, or the mount ends"
+        )
 
     def _fail_unless_settled(self, error: S3fsxError) -> None:
         if self.settled_at is None or not isinstance(error, _PASSING):
@@ -282,12 +307,26 @@ class Writer:
         """The file was deleted, or failed and was closed: nothing of it may stay in the bucket."""
         if self._content.upload is not None:
             self._content.upload.stop()  # whoever holds the lock and waits for a part gives up
-        async with self._lock:
-            upload, self._content.upload = self._content.upload, None
-            self.error = self.error or Changed(f"{self._destination.path}: was deleted")
-            self.release_memory()
+        try:
+            async with self._turn():
+                upload = self._let_go()
+        except EndpointDown:
+            self._transfers.spawn(self._discard_later)
+            raise
         if upload is not None:
             with trio.move_on_after(_ABORT) as scope:
                 await upload.abort_quietly()
             if scope.cancelled_caught:
                 upload.abort_later()
+
+    def _let_go(self) -> Upload | None:
+        upload, self._content.upload = self._content.upload, None
+        self.error = self.error or Changed(f"{self._destination.path}: was deleted")
+        self.release_memory()
+        return upload
+
+    async def _discard_later(self) -> None:
+        async with self._lock:
+            upload = self._let_go()
+        if upload is not None:
+            await upload.abort_quietly()

@@ -12,7 +12,7 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import md5
 
@@ -44,13 +44,15 @@ from s3fsx.objects import (
     UploadedPart,
     UploadInfo,
 )
+from s3fsx.patience import Patience
 
 # Seconds until a hung call of each kind gives up; the defaults of S3Options.
 DEADLINES = {"get_range": 60.0, "get": 60.0, "put": 120.0, "upload_part": 120.0, "copy_part": 120.0, "copy": 120.0}
 DEADLINES |= {"complete_upload": 120.0, "list_parts": 120.0, "abort_upload": 120.0}
 METADATA_DEADLINE = 10.0
-# S3Store keeps retrying these while the endpoint is down, until their own deadline.
+# S3Store keeps retrying these while the endpoint is down: until their own deadline, or as long as it has patience.
 THROUGH_OUTAGE = frozenset({"upload_part", "copy_part", "complete_upload", "list_parts", "abort_upload"})
+PATIENT = THROUGH_OUTAGE - {"upload_part"} | {"copy", "list_page", "head", "get_range", "list_uploads"}
 
 
 @dataclass
@@ -107,6 +109,7 @@ class FakeStore:
         )
         self._up = trio.Event()
         self._up.set()
+        self._patience = Patience(30.0)
         self.latency = latency
         self.log: list[tuple[str, str]] = []
         self.peak: Counter[str] = Counter()
@@ -137,6 +140,12 @@ class FakeStore:
         self._up.set()  # wakes those who wait; an outage that goes on makes them wait again
         if value:
             self._up = trio.Event()
+            self._patience.outage()
+        else:
+            self._patience.recovery()
+
+    def patience(self, what: str) -> AbstractContextManager[None]:
+        return self._patience.scope(what)
 
     def hang(self, op: str) -> None:
         """Calls of op wait, until ``release(op)`` or their deadline (then DeadlineExceeded, without effect)."""
@@ -336,7 +345,8 @@ class FakeStore:
         deadline = DEADLINES.get(op, METADATA_DEADLINE)
         if self.down and op not in THROUGH_OUTAGE:
             raise EndpointDown(f"{op} {key}: the endpoint is down")
-        with trio.move_on_after(deadline):
+        patience = self.patience(f"{op} {key}") if op in PATIENT else nullcontext()
+        with patience, trio.move_on_after(deadline):
             await trio.sleep(self._random.uniform(*self.latency))
             while self.down:
                 await self._up.wait()

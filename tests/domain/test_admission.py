@@ -9,6 +9,7 @@ import pyfuse3
 import pytest
 import trio
 
+from s3fsx.callers import Callers
 from s3fsx.fuse import FileSystem, KernelPolicy
 from tests.domain.harness import Domain
 
@@ -17,7 +18,7 @@ NOBODY: Any = None  # a RequestContext cannot be made outside of a request; thes
 
 async def test_above_the_limit_only_what_memory_answers(mount: Domain, nursery: trio.Nursery) -> None:
     policy = KernelPolicy(attr_ttl=1.0, capacity=1 << 40, xattrs=True, requests=3)
-    kernel = FileSystem(mount.listings, mount.namespace, mount.files, policy, trio.current_time)
+    kernel = FileSystem(mount.listings, mount.namespace, mount.files, Callers("/mnt"), policy, trio.current_time)
     root, dump = mount.tree.root, await mount.directory("dump")
     mount.store.hang("list_page")
     for _ in range(3):

@@ -21,16 +21,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3options",
     ),
     "L1 resources": (
-        "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
+        "configfile", "credentials", "config", "log", "memory", "partbuffer", "patience", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3calls", "s3", "sumstore", "verified",
-        "cache", "journal", "status",
+        "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
         "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher",
         "waiting", "recover", "namespace", "files", "mirror",
     ),
-    "L3 kernel": ("mountpoint", "state", "kernel", "replies", "operation", "fuse"),
-    "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
+    "L3 kernel": ("mountpoint", "state", "kernel", "callers", "replies", "operation", "fuse"),
+    "L4 composition": ("daemon", "launch", "report", "probe", "check", "ending", "mount", "cli", "__main__"),
 }
 # fmt: on
 ORDER = [module for modules in LAYERS.values() for module in modules]

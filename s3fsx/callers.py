@@ -1,0 +1,106 @@
+"""Whose write, close or fsync waits for S3, and whether that program has been killed meanwhile.
+
+A killed program stays in D state until its request is answered, and in a write or fsync it holds its file, so that the
+unlink that follows hangs too, with the directory in its hands. The kernel does tell a FUSE daemon of such a signal, but
+libfuse keeps that from pyfuse3; so /proc is asked, only while something has waited for long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from .errors import S3fsxError
+
+LONG = 10.0  # seconds a call has waited before anybody looks; an ordinary one ends sooner
+_EVERY = 5.0
+_KILLED = 1 << (signal.SIGKILL - 1)
+_PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
+_DELETED = " (deleted)"
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A thread with SIGKILL pending, so that it must be stuck in the kernel. files: what its process has open."""
+
+    tid: int
+    pid: int
+    files: frozenset[str]
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """path: of the file, in the mount. opener: who opened it, a thread id."""
+
+    path: str
+    opener: int
+    since: float
+    scope: trio.CancelScope
+
+
+def killed(proc: Path = Path("/proc")) -> list[Killed]:
+    """Every such thread of the machine, as far as this user may see. Blocks for milliseconds."""
+    found: list[Killed] = []
+    for status in proc.glob("[0-9]*/task/[0-9]*/status"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            pending = _PENDING.search(status.read_text(errors="replace"))
+            if pending is not None and int(pending[1], 16) & _KILLED:
+                process = status.parents[2]
+                found.append(Killed(int(status.parent.name), int(process.name), _open_files(process)))
+    return found
+
+
+def _open_files(process: Path) -> frozenset[str]:
+    names: set[str] = set()
+    with contextlib.suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):
+                names.add(os.readlink(link).removesuffix(_DELETED))
+    return frozenset(names)
+
+
+class Callers:
+    """The calls that wait, and the watch that ends those nobody waits for any more."""
+
+    def __init__(self, mountpoint: str) -> None:
+        self._mountpoint = mountpoint
+        self._calls: set[_Call] = set()
+
+    @contextmanager
+    def waits(self, path: str, opener: int) -> Iterator[None]:
+        """Around a call. Raises S3fsxError when its caller was killed."""
+        call = _Call(path, opener, trio.current_time(), trio.CancelScope())
+        self._calls.add(call)
+        try:
+            with call.scope:
+                yield
+        finally:
+            self._calls.discard(call)
+        if call.scope.cancelled_caught:
+            raise S3fsxError(f"{path}: its program was killed while it waited for S3")
+
+    async def watch(self) -> None:
+        """Runs for ever."""
+        while True:
+            await trio.sleep(_EVERY)
+            if self._long():
+                dead = await trio.to_thread.run_sync(killed)
+                for call in self._long():
+                    if any(self._made_by(call, thread) for thread in dead):
+                        call.scope.cancel()
+
+    def _long(self) -> list[_Call]:
+        now = trio.current_time()
+        return [call for call in self._calls if now - call.since >= LONG]
+
+    def _made_by(self, call: _Call, thread: Killed) -> bool:
+        """In a close(2) the descriptor is gone from the table already; then who opened the file must do."""
+        return call.opener in (thread.tid, thread.pid) or f"{self._mountpoint}/{call.path}" in thread.files

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from s3fsx import callers
+from s3fsx.callers import Callers, Killed
+from s3fsx.errors import S3fsxError
+
+
+def process(proc: Path, pid: int, tid: int, pending: str, *files: str) -> None:
+    task = proc / str(pid) / "task" / str(tid)
+    task.mkdir(parents=True)
+    (task / "status").write_text(f"Name:\tzstd\nSigPnd:\t{pending}\nShdPnd:\t0000000000000000\n")
+    (proc / str(pid) / "fd").mkdir(exist_ok=True)
+    for number, file in enumerate(files):
+        (proc / str(pid) / "fd" / str(number)).symlink_to(file)
+
+
+def test_those_with_a_pending_sigkill_are_found(tmp_path: Path) -> None:
+    process(tmp_path, 7, 7, "0000000000000000", "/mnt/dump/a")
+    process(tmp_path, 8, 8, "0000000000004000", "/mnt/dump/b")  # SIGTERM
+    process(tmp_path, 9, 10, "0000000000000100", "/mnt/dump/c", "/mnt/dump/d (deleted)", "pipe:[1]")
+    (tmp_path / "11").mkdir()
+    assert callers.killed(tmp_path) == [Killed(10, 9, frozenset({"/mnt/dump/c", "/mnt/dump/d", "pipe:[1]"}))]
+
+
+def test_the_real_proc_can_be_read() -> None:
+    """A process that lives is none of them. (One that is stuck: tests/mount/test_dstate.py.)"""
+    assert os.getpid() not in {thread.pid for thread in callers.killed()}
+
+
+@pytest.fixture
+def dead(monkeypatch: pytest.MonkeyPatch) -> list[Killed]:
+    found: list[Killed] = []
+
+    async def at_once(function: object) -> list[Killed]:
+        await trio.lowlevel.checkpoint()
+        return found
+
+    monkeypatch.setattr("trio.to_thread.run_sync", at_once)
+    return found
+
+
+@pytest.mark.parametrize(
+    "thread",
+    [Killed(10, 9, frozenset({"/mnt/dump/a"})), Killed(5, 5, frozenset()), Killed(6, 5, frozenset())],
+    ids=["has the file open", "opened it", "a thread of who opened it"],
+)
+async def test_the_call_of_a_killed_program_ends(dead: list[Killed], thread: Killed, autojump_clock: MockClock) -> None:
+    calls, begun = Callers("/mnt"), trio.current_time()
+    dead.append(thread)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calls.watch)
+        with pytest.raises(S3fsxError, match="dump/a: its program was killed"), calls.waits("dump/a", 5):
+            await trio.sleep(1000)
+        assert trio.current_time() - begun < 20
+        nursery.cancel_scope.cancel()
+
+
+async def test_others_go_on(dead: list[Killed], autojump_clock: MockClock) -> None:
+    calls = Callers("/mnt")
+    dead.append(Killed(10, 9, frozenset({"/mnt/dump/b", "/other/dump/a"})))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(calls.watch)
+        with calls.waits("dump/a", 5):
+            await trio.sleep(100)
+        nursery.cancel_scope.cancel()
