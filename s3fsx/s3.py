@@ -42,6 +42,7 @@ from .s3params import ParamMaker, Params
 
 T = TypeVar("T")
 
+MOST_PAGES = 1000  # of unfinished uploads, which are a million; or a store that leads us in circles
 SENDS = 3  # how often bytes that arrive wrong are sent before it is Corrupted
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ class S3Store:
     async def list_page(
         self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
     ) -> ListPage:
-        work = _call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), s3answers.page)
+        parse = partial(s3answers.page, prefix=prefix)
+        work = _call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), parse)
         return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
 
     async def head(self, key: str) -> ObjectInfo:
@@ -119,12 +121,13 @@ class S3Store:
             body = answer["Body"]
             try:
                 s3answers.check_range(answer, what, start, length, etag)
-                data: bytes = body.read()
+                # Without a length it might not end; with one, check_range has compared it.
+                data: bytes = body.read(None if "ContentLength" in answer else length + 1)
+                if len(data) != length:
+                    raise ConnectionFailed(f"{what}: {len(data)} bytes came, {length} asked")
             except BaseException:
                 body.close()  # ends the connection: what is left of this body may be the whole object
                 raise
-            if len(data) != length:
-                raise ConnectionFailed(f"{what}: {len(data)} bytes came, {length} asked")
             return data
 
         work = _call("get_object", self._make.range(key, start, length, etag), read)
@@ -134,7 +137,7 @@ class S3Store:
         parts: list[UploadedPart] = []
         params = self._make.upload(key, upload_id)
         while True:
-            work = _call("list_parts", params, s3answers.parts)
+            work = _call("list_parts", params, partial(s3answers.parts, after=parts[-1].number if parts else 0))
             try:
                 page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
             except NotFound as error:
@@ -146,15 +149,17 @@ class S3Store:
 
     async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
         uploads: list[UploadInfo] = []
-        params = self._make.uploads(prefix)
-        while True:
-            work = _call("list_multipart_uploads", params, s3answers.uploads)
-            what = f"LIST UPLOADS {prefix}"
+        params, what = self._make.uploads(prefix), f"LIST UPLOADS {prefix}"
+        for _ in range(MOST_PAGES):
+            work = _call("list_multipart_uploads", params, partial(s3answers.uploads, prefix=prefix))
             page, marker = await self._requests.run(self._lanes.ask, "ListMultipartUploads", what, work)
             uploads += page
-            if not marker or marker.items() <= params.items():
+            if not marker:
                 return tuple(uploads)
+            if marker.items() <= params.items():
+                break
             params |= marker
+        raise ServerFault(f"{what}: there is no end of its pages")
 
     # Whole objects.
 
@@ -210,7 +215,7 @@ class S3Store:
         params = self._make.target(key) | self._make.new_object(metadata)
         if self.capabilities.integrity == "crc32":
             params["ChecksumAlgorithm"] = "CRC32"  # Amazon refuses a part's checksum that was not announced here
-        work = _call("create_multipart_upload", params, lambda answer: str(answer["UploadId"]))
+        work = _call("create_multipart_upload", params, lambda answer: s3answers.upload_id(answer["UploadId"]))
         what = f"CREATE UPLOAD {key}"
         # Once: when the answer is lost the upload may be there, and only the caller's journal can find it.
         lane = replace(self._lanes.change, attempts=1)

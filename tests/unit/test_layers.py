@@ -21,7 +21,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
-        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
+        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3", "cache",
+        "journal", "status",
     ),
     "L2 domain": (
         "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
@@ -35,7 +36,7 @@ ORDER = [module for modules in LAYERS.values() for module in modules]
 # Third-party libraries and sqlite3: the modules that may know them. trio is for every layer but the pure one.
 HOMES: dict[str, set[str]] = {
     "boto3": {"s3client"},
-    "botocore": {"s3client"},
+    "botocore": {"s3client", "s3wire"},
     "urllib3": {"s3"},
     "diskcache": {"cache"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
