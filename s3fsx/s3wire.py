@@ -24,6 +24,7 @@ MOST = 8 << 20
 # An honest listing has up to 30 000 tags; ten times their bytes is what the parsed elements take.
 MOST_TAGS = 200_000
 _PIECE = 64 << 10
+_LOCATION = "x-s3fsx-location"
 
 
 class _Timed(io.RawIOBase):
@@ -67,6 +68,12 @@ def limit_time(client: Any, seconds: Callable[[str], float]) -> None:
             raw: Any = self.fp.detach()
             self.fp = io.BufferedReader(_Timed(raw, sock, seconds(method or "")))
 
+        def begin(self) -> None:
+            super().begin()
+            if where := self.headers["location"]:  # urllib3 would act on it before anybody else is asked
+                del self.headers["location"]
+                self.headers[_LOCATION] = where
+
     class Connection(botocore.awsrequest.AWSHTTPConnection):  # type: ignore[misc]  # botocore has no type information
         response_class = Answer
 
@@ -95,7 +102,7 @@ def limit_content(client: Any, *, redirects: bool) -> None:
             raise Unusable(f"status {answer.status_code}")
         if answer.status_code // 100 == 3 and not redirects:
             answer.raw.close()
-            where = answer.headers.get("location") or answer.headers.get("x-amz-bucket-region") or "somewhere else"
+            where = answer.headers.get(_LOCATION) or answer.headers.get("x-amz-bucket-region") or "somewhere else"
             raise Redirected(f"redirected ({answer.status_code}) to {where}, not followed: check endpoint and region")
         if not data or answer.status_code >= 300:
             answer.raw = _Read(_whole(answer.raw))
