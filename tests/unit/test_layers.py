@@ -20,12 +20,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
-        "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
+        "safepath", "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3", "cache",
         "journal", "status",
     ),
     "L2 domain": (
-        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+        "upload", "content", "writer", "tree", "reader", "pages", "listing", "publisher", "recover", "namespace",
+        "files",
     ),
     "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
