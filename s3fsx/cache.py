@@ -8,6 +8,7 @@ would have to unpickle is refused, because whoever can write the directory could
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -16,15 +17,20 @@ from typing import Any
 import diskcache
 import trio
 
+from . import safepath
 from .errors import ConfigError
 from .objects import ObjectInfo
 
+log = logging.getLogger("s3fsx.cache")
+
 _BACKLOG = 4096
 _FLUSH_EVERY = 1.0
+_MOST_VALUE = 64 << 10  # 8 KiB of metadata (s3answers.MAX_METADATA) as JSON; above it is nothing of ours
 
 
 class _RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type information
-    """Text keys and bytes values only."""
+    """Text keys and bytes values only, all in the database: a poisoned one may name any file, which diskcache would
+    read, and delete when it evicts the row."""
 
     def store(self, value: object, read: bool, key: object = diskcache.UNKNOWN) -> Any:
         if read or not isinstance(value, bytes):
@@ -32,9 +38,12 @@ class _RawDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache has no type i
         return super().store(value, read, key=key)
 
     def fetch(self, mode: int, filename: str | None, value: object, read: bool) -> Any:
-        if mode not in (diskcache.core.MODE_RAW, diskcache.core.MODE_BINARY):
+        if mode != diskcache.core.MODE_RAW or filename is not None:
             raise KeyError("not a raw value")
         return super().fetch(mode, filename, value, read)
+
+    def remove(self, file_path: str) -> None:
+        return
 
 
 def _key(info: ObjectInfo) -> str:
@@ -44,12 +53,24 @@ def _key(info: ObjectInfo) -> str:
 def _decode(raw: object) -> dict[str, str] | None:
     """The stored metadata, or None for anything that is not what ``put`` stored."""
     try:
-        value = json.loads(raw) if isinstance(raw, bytes) else None
-    except ValueError:
+        value = json.loads(raw) if isinstance(raw, bytes) and len(raw) <= _MOST_VALUE else None
+    except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
         return None
     return value
+
+
+def _database(directory: str) -> list[str]:
+    return [os.path.join(directory, name) for name in os.listdir(directory) if name.startswith("cache.db")]
+
+
+def _opened(directory: str, size: int) -> Any:
+    for name in _database(directory):
+        safepath.own_file(name, "cache_dir")
+    safepath.private_file(os.path.join(directory, "cache.db"), "cache_dir")
+    # The least that diskcache puts into a file of its own is more than any value has.
+    return diskcache.Cache(directory, size_limit=size, disk=_RawDisk, timeout=1, disk_min_file_size=_MOST_VALUE + 1)
 
 
 class MetadataCache:
@@ -57,9 +78,16 @@ class MetadataCache:
 
     def __init__(self, directory: str, size: int) -> None:
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            os.chmod(directory, 0o700)
-            self._disk = diskcache.Cache(directory, size_limit=size, disk=_RawDisk, timeout=1)
+            safepath.private_directory(directory, "cache_dir")
+            try:
+                self._disk = _opened(directory, size)
+            except sqlite3.OperationalError:  # the disk, or another process
+                raise
+            except sqlite3.DatabaseError as e:
+                log.info("cache_dir %s: begun anew (%s)", directory, e)
+                for name in _database(directory):
+                    os.unlink(name)
+                self._disk = _opened(directory, size)
         except (OSError, sqlite3.Error, diskcache.Timeout) as e:
             raise ConfigError(f"cache_dir {directory} cannot be used ({e})") from None
         self._waiting: dict[str, bytes] = {}
@@ -94,7 +122,9 @@ class MetadataCache:
     def put(self, info: ObjectInfo) -> None:
         """Remember info.metadata; written by ``run`` within a second. Dropped when the backlog is full."""
         if info.metadata is not None and len(self._waiting) < _BACKLOG:
-            self._waiting[_key(info)] = json.dumps(dict(info.metadata)).encode()
+            value = json.dumps(dict(info.metadata)).encode()
+            if len(value) <= _MOST_VALUE:
+                self._waiting[_key(info)] = value
 
     async def flush(self) -> None:
         batch = dict(self._waiting)

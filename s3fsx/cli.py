@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 
 from . import __version__, config, lastwords, launch, log, mountpoint, report
-from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, no_core_dumps
+from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
 from .errors import ConfigError, S3fsxError
 from .status import mounts, read_status, removed_if_dead, socket_path
 
@@ -148,8 +148,9 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
 def _mount(args: argparse.Namespace) -> int:
     if getattr(args, "namespace", None):
         raise ConfigError("-N is not supported: enter the namespace first, with nsenter")
-    no_core_dumps()
+    keep_private()
     settings = config.load(args.source, args.options).settings
+    forget_variables(config.secret_variables(os.environ))
     if args.log_file:
         settings = replace(settings, log_file=os.path.abspath(args.log_file))
     if not getattr(args, "fake", False) and mountpoint.clear_dead(args.mountpoint):
@@ -234,6 +235,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
+    keep_private()
     settings = config.load(args.source, args.options).settings
     log.setup("error", foreground=True, debug=args.debug)
     import trio

@@ -88,6 +88,8 @@ def load(
     }
     check(settings, {name: item.origin for name, item in effective.items()}, need_bucket=source is not None)
     _check_ca_file(settings, effective["ca_file"].origin, read_file)
+    if not settings.access_key:
+        _check_aws_files(env, read_file)
     return Config(settings, effective)
 
 
@@ -128,6 +130,7 @@ def _toml(path: str, read: FileReader, *, missing_ok: bool = False) -> _Layer:
             raise
         log.debug("%s; left out", error)  # root's, and of no concern to a user who mounts his own
         return []
+    file.require_own()
     try:
         pairs = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError as error:
@@ -216,6 +219,27 @@ def _choose_credentials(given: dict[str, _Given], read: FileReader) -> None:
     found = credentials.parse(content.text, file.value, bucket=bucket, profile=profile)
     for name in _KEYS:
         given[name] = _Given(getattr(found, name), file.value, file.rank)
+
+
+def _check_aws_files(env: Mapping[str, str], read: FileReader) -> None:
+    """The files botocore takes keys from obey the same rule as ours. The AWS tools make them with mode 0600."""
+    if env.get("AWS_ACCESS_KEY_ID"):
+        return
+    for variable, name in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        path = env.get(variable) or (os.path.join(env["HOME"], ".aws", name) if env.get("HOME") else "")
+        try:
+            file = read(os.path.expanduser(path)) if path else None
+        except (FileNotFoundError, ConfigError):
+            continue  # botocore has its own words for it, should it matter
+        if file is not None and re.search(r"aws_(secret_access_key|session_token)", file.text):
+            file.require_private()
+
+
+def secret_variables(env: Mapping[str, str]) -> list[str]:
+    """The variables of ours that hold secrets, by name. (AWS_* are not ours: botocore reads them, and later.)"""
+    names = [name for name in env if name.startswith(ENV_PREFIX)]
+    rows = {name: SCHEMA.get(aliases.target(name.removeprefix(ENV_PREFIX).lower())) for name in names}
+    return [name for name, row in rows.items() if row is not None and (row.secret or row.name == "proxy")]
 
 
 def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool = True) -> None:

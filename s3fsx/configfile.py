@@ -7,6 +7,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from . import safepath
 from .errors import ConfigError
 
 MAX_SIZE = 1 << 20  # a mistaken path (a disk image, /dev/zero) must not fill the memory
@@ -14,16 +15,23 @@ MAX_SIZE = 1 << 20  # a mistaken path (a disk image, /dev/zero) must not fill th
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """exposed: why it must hold no secrets, "" when it may."""
+    """exposed: why it must hold no secrets, "" when it may. foreign: why somebody else may have written it."""
 
     path: str
     text: str = field(repr=False)
     exposed: str = ""
+    foreign: str = ""
 
     def require_private(self) -> None:
         """Raises ConfigError, which names the command that helps."""
         if self.exposed:
             raise ConfigError(self.exposed)
+        self.require_own()
+
+    def require_own(self) -> None:
+        """Raises ConfigError: who can write it decides which files the daemon writes, and to whom it sends what."""
+        if self.foreign:
+            raise ConfigError(self.foreign)
 
 
 class Unreadable(ConfigError):
@@ -57,12 +65,19 @@ def read_file(path: str) -> ConfigFile:
         text = content.decode()
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not UTF-8 text") from None
-    return ConfigFile(path, text, _exposure(path, status))
+    return ConfigFile(path, text, _exposure(path, status), _foreign(path, status))
 
 
 def _exposure(path: str, status: os.stat_result) -> str:
-    if status.st_uid not in (0, os.geteuid()):
-        return f"{path}: holds keys but belongs to uid {status.st_uid}: chown root {path}"
     if status.st_mode & 0o077:
         return f"{path}: holds keys but has mode {stat.S_IMODE(status.st_mode):04o}: chmod 600 {path}"
     return ""
+
+
+def _foreign(path: str, status: os.stat_result) -> str:
+    if status.st_uid not in (0, os.geteuid()):
+        return f"{path}: belongs to uid {status.st_uid}: chown root {path}"
+    if status.st_mode & 0o022:
+        return f"{path}: others can write it (mode {stat.S_IMODE(status.st_mode):04o}): chmod go-w {path}"
+    why = safepath.fault(os.path.dirname(os.path.abspath(path)))
+    return f"{path}: not safe, {why}" if why else ""

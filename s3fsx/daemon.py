@@ -15,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
 OK = "ok"
@@ -81,7 +81,6 @@ def _become_daemon(child: Callable[[Readiness], int], write_end: int) -> NoRetur
             os._exit(0)
         os.write(write_end, f"{os.getpid()}\n".encode())
         os.chdir("/")
-        os.umask(0o022)
         redirect(os.devnull, 0, 1)  # not yet 2: what libfuse and fusermount say about a failing mount is for the user
         code = child(Readiness(write_end))
     finally:
@@ -131,10 +130,23 @@ def redirect(path: str, *descriptors: int) -> None:
         os.close(opened)
 
 
-def no_core_dumps() -> None:
-    """No core file and no ptrace by the same user: the memory of this process holds keys and other people's data."""
+def keep_private() -> None:
+    """No core file and no ptrace by the same user: the memory of this process holds keys and other people's data. And
+    no file that others may read, whoever makes it."""
+    os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def forget_variables(names: Iterable[str]) -> None:
+    """Not for child processes, and not in /proc/PID/environ, which shows the memory that the kernel filled at exec."""
+    libc = ctypes.CDLL(None)
+    libc.getenv.restype = ctypes.c_void_p
+    libc.strlen.argtypes, libc.strlen.restype = [ctypes.c_void_p], ctypes.c_size_t
+    for name in names:
+        if address := libc.getenv(os.fsencode(name)):
+            ctypes.memset(address, 0, libc.strlen(address))
+        os.environ.pop(name, None)
 
 
 def notify_systemd(state: str, env: Mapping[str, str] = os.environ) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 import trio
 
+from . import safepath
 from .errors import ConfigError, S3fsxError
 from .objects import UploadedPart
 from .records import Intent, Piece, UploadRecord
@@ -91,9 +92,12 @@ class Journal:
     def open(cls, directory: str) -> Journal:
         """Create or open the journal in ``directory`` (0700) and lock it until ``close``."""
         try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            os.chmod(directory, 0o700)
-            lock_fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            safepath.private_directory(directory, "state_dir")
+            for name in ("lock", "journal.sqlite"):
+                safepath.private_file(os.path.join(directory, name), "state_dir")
+            for name in ("journal.sqlite-wal", "journal.sqlite-shm", "journal.sqlite-journal"):
+                safepath.own_file(os.path.join(directory, name), "state_dir")
+            lock_fd = os.open(os.path.join(directory, "lock"), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as e:
             raise ConfigError(f"state_dir {directory}: {e.strerror}; s3fsx keeps its journal there") from e
         try:
@@ -111,7 +115,6 @@ class Journal:
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA journal_size_limit=1048576")
-                os.chmod(path, 0o600)
                 return cls(db, lock_fd)
             except BaseException:
                 db.close()

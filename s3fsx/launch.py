@@ -9,10 +9,11 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import trio
 
-from . import daemon, log
+from . import daemon, log, safepath
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
 from .errors import BucketMissing, ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
 from .s3errors import may_want_tls
@@ -85,10 +86,17 @@ def _run(
     debug: bool,
 ) -> int:
     try:
+        if settings.log_file:
+            safepath.log_file(settings.log_file)
         log.setup(settings.log_level, settings.log_file, foreground=foreground, debug=debug)
     except OSError as error:
         failed(f"log_file {settings.log_file}: {error.strerror}", EXIT_INPUT)
         return EXIT_INPUT
+    except ConfigError as error:
+        failed(str(error), EXIT_INPUT)
+        return EXIT_INPUT
+    for caution in cautions(settings):
+        logger.warning("%s", caution)
     log_uncaught()
     answered = False
 
@@ -142,6 +150,21 @@ async def _cancel_on_signal(scope: trio.CancelScope, task_status: trio.TaskStatu
             logger.info("%s: unmounting%s", signal.Signals(number).name, again)
             daemon.notify_systemd("STOPPING=1")
             scope.cancel()
+
+
+def cautions(settings: Settings) -> list[str]:
+    """What the settings give away, said once per mount. Nothing for a store on this machine."""
+    parts = urlsplit(settings.endpoint)
+    if parts.scheme == "https" or not settings.endpoint:
+        if settings.verify_tls:
+            return []
+        return ["verify_tls = false: whoever is on the way can be the store, read everything and change everything"]
+    if parts.hostname == "localhost" or (parts.hostname or "").startswith(("127.", "::1")):
+        return []
+    return [
+        f"{settings.endpoint}: not https: keys are not sent, but data can be read on the way, and changed on its way "
+        "from the store"
+    ]
 
 
 def address(settings: Settings) -> str:

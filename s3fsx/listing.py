@@ -21,6 +21,7 @@ from .cache import MetadataCache
 from .errors import EndpointDown, FileSystemError, NotFound, S3fsxError
 from .layout import Layout
 from .objects import ObjectInfo, Store
+from .pages import Pages
 from .tree import Directory, File, Node, Tree
 from .version import Version
 
@@ -192,11 +193,8 @@ class Listings:
         seen: dict[str, ObjectInfo | None] = {}
         hidden = 0
         marker = False
-        token: str | None = None
-        pages = 0
-        while True:
-            page = await self.store.list_page(prefix, token=token)
-            pages += 1
+        pages = Pages(self.store, prefix)
+        while (page := await pages.next()) is not None:
             for info in page.objects:
                 entry = self.layout.entry(path, info.key)
                 if info.key == prefix:
@@ -212,13 +210,10 @@ class Listings:
                 else:
                     hidden += seen.get(entry[0]) is not None  # `a` beside `a/b`: only the directory can be shown
                     seen[entry[0]] = None
-            token = page.next_token
-            if token is None:
-                break
-            if not whole:
+            if pages.more and not whole:
                 directory.large = True
                 return
-        directory.large = pages > 1
+        directory.large = pages.count > 1
         directory.marker = marker
         if hidden and self.hidden.get(path) != hidden:
             log.info("%s: %d keys cannot be shown as files", path or "/", hidden)

@@ -13,6 +13,13 @@ SYSLOG = "/dev/log"
 QUIET = ("botocore", "boto3", "urllib3", "s3transfer")
 
 
+def one_line(text: str) -> str:
+    """Names in a bucket are whatever somebody wrote there: no line breaks, and nothing that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 class LineFormatter(logging.Formatter):
     """Local time with seconds, and the module without ``s3fsx.``. One record is one line, a traceback apart."""
 
@@ -22,7 +29,7 @@ class LineFormatter(logging.Formatter):
         self.traceback = traceback
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage().replace("\n", "\\n")
+        text = one_line(record.getMessage())
         module = record.name.removeprefix("s3fsx.")
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S ", time.localtime(record.created)) if self.timestamp else ""
         line = f"{stamp}{record.levelname} {module}: {text}"
@@ -30,7 +37,7 @@ class LineFormatter(logging.Formatter):
             error = record.exc_info[1]
             if self.traceback:
                 return f"{line}\n{self.formatException(record.exc_info)}"
-            line += f" ({type(error).__name__}: {error!s})".replace("\n", "\\n")
+            line += one_line(f" ({type(error).__name__}: {error!s})")
         return line
 
 

@@ -17,7 +17,8 @@ from .copies import copy_object
 from .errors import FileSystemError, NotFound, S3fsxError
 from .layout import check_name
 from .listing import Listings
-from .objects import LIST_LIMIT, ObjectInfo, Payload
+from .objects import ObjectInfo, Payload
+from .pages import Pages
 from .protection import is_mark
 from .publisher import Publisher
 from .tree import Directory, File, Node, Tree
@@ -310,17 +311,14 @@ class Namespace:
     async def _all_below(self, prefix: str) -> list[ObjectInfo]:
         """Every object below a prefix; EXDEV when there are more than rename_limit (mv then copies by itself)."""
         objects: list[ObjectInfo] = []
-        token: str | None = None
-        while True:
-            page = await self._store.list_page(prefix, delimiter="", token=token, limit=LIST_LIMIT)
+        pages = Pages(self._store, prefix, delimiter="")
+        while (page := await pages.next()) is not None:
             objects += page.objects
             if len(objects) > self._policy.rename_limit:
                 raise FileSystemError(
                     errno.EXDEV, f"{prefix}: more than rename_limit={self._policy.rename_limit} objects to copy"
                 )
-            token = page.next_token
-            if token is None:
-                return objects
+        return objects
 
     async def _copy_all(self, pairs: list[tuple[ObjectInfo, str]], change: Change) -> dict[str, ObjectInfo]:
         """Copies objects to other keys; the copies by the old key. All or nothing."""

@@ -30,18 +30,21 @@ from .errors import (
     NotSupported,
     Rejected,
     S3fsxError,
+    ServerFault,
     Transient,
     UploadGone,
 )
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
-from .s3body import Body, CorruptedInMemory, TwoFacedBody, check_crcs, crc32_header, md5
+from .s3body import Body, CorruptedInMemory, TwoFacedBody, crc32_header
+from .s3calls import call, nothing, sender
 from .s3client import ClientMaker, failure
-from .s3lanes import Lane, Lanes, Requests, interrupted
+from .s3lanes import Lane, Lanes, Requests
 from .s3options import S3Options
 from .s3params import ParamMaker, Params
 
 T = TypeVar("T")
 
+MOST_PAGES = 1000  # of unfinished uploads, which are a million; or a store that leads us in circles
 SENDS = 3  # how often bytes that arrive wrong are sent before it is Corrupted
 
 log = logging.getLogger(__name__)
@@ -96,21 +99,22 @@ class S3Store:
     async def ping(self) -> None:
         """One cheap request for ``Endpoint.watch``: no retry, no breaker. Any StoreError but Transient means alive."""
         params = self._make.page("", "/", None, 1)
-        await self._requests.once(self._lanes.ping, "ListObjectsV2", "LIST", _call("list_objects_v2", params, _nothing))
+        await self._requests.once(self._lanes.ping, "ListObjectsV2", "LIST", call("list_objects_v2", params, nothing))
 
     # Reading.
 
     async def list_page(
         self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
     ) -> ListPage:
-        work = _call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), s3answers.page)
+        parse = partial(s3answers.page, prefix=prefix)
+        work = call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), parse)
         return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._head(self._lanes.ask, key)
 
     async def _head(self, lane: Lane, key: str) -> ObjectInfo:
-        work = _call("head_object", self._make.target(key), partial(s3answers.head, key))
+        work = call("head_object", self._make.target(key), partial(s3answers.head, key))
         async with self._missing_told(key):
             return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
 
@@ -136,7 +140,7 @@ class S3Store:
         def read(answer: Params) -> bytes:
             return s3calls.body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
 
-        work = _call("get_object", self._make.range(key, start, length, etag), read)
+        work = call("get_object", self._make.range(key, start, length, etag), read)
         async with self._missing_told(key):
             return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
@@ -148,14 +152,14 @@ class S3Store:
                 answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit)
             )
 
-        work = _call("get_object", self._make.target(key), read)
+        work = call("get_object", self._make.target(key), read)
         return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
         parts: list[UploadedPart] = []
         params = self._make.upload(key, upload_id)
         while True:
-            work = _call("list_parts", params, s3answers.parts)
+            work = call("list_parts", params, partial(s3answers.parts, after=parts[-1].number if parts else 0))
             try:
                 page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
             except NotFound as error:
@@ -167,15 +171,17 @@ class S3Store:
 
     async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
         uploads: list[UploadInfo] = []
-        params = self._make.uploads(prefix)
-        while True:
-            work = _call("list_multipart_uploads", params, s3answers.uploads)
-            what = f"LIST UPLOADS {prefix}"
+        params, what = self._make.uploads(prefix), f"LIST UPLOADS {prefix}"
+        for _ in range(MOST_PAGES):
+            work = call("list_multipart_uploads", params, partial(s3answers.uploads, prefix=prefix))
             page, marker = await self._requests.run(self._lanes.ask, "ListMultipartUploads", what, work)
             uploads += page
-            if not marker or marker.items() <= params.items():
+            if not marker:
                 return tuple(uploads)
+            if marker.items() <= params.items():
+                break
             params |= marker
+        raise ServerFault(f"{what}: there is no end of its pages")
 
     # Whole objects.
 
@@ -188,7 +194,9 @@ class S3Store:
             params["IfNoneMatch"] = "*"
         sends = 1 if conditional else SENDS  # what arrived wrong would be in the way of the second
         try:
-            work = self._sender("put_object", f"PUT {key}", params, payload, lambda answer: answer)
+            work = sender(
+                self.capabilities.integrity, "put_object", f"PUT {key}", params, payload, lambda answer: answer
+            )
             answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
         except Changed as error:
             there = await self._written_by_us(key, payload.size, metadata.get(WRITE_ID), "")
@@ -203,7 +211,7 @@ class S3Store:
     ) -> ObjectInfo:
         params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
         params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
-        work, what = _call("copy_object", params, _nothing), f"COPY {source} to {target}"
+        work, what = call("copy_object", params, nothing), f"COPY {source} to {target}"
         if source == target:
             await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
             return await self.head(target)
@@ -220,7 +228,7 @@ class S3Store:
 
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         try:
-            work = _call("delete_object", self._make.target(key), _nothing)
+            work = call("delete_object", self._make.target(key), nothing)
             await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work, key)
         except NotFound:
             return
@@ -231,7 +239,7 @@ class S3Store:
         params = self._make.target(key) | self._make.new_object(metadata)
         if self.capabilities.integrity == "crc32":
             params["ChecksumAlgorithm"] = "CRC32"  # Amazon refuses a part's checksum that was not announced here
-        work = _call("create_multipart_upload", params, lambda answer: str(answer["UploadId"]))
+        work = call("create_multipart_upload", params, lambda answer: s3answers.upload_id(answer["UploadId"]))
         what = f"CREATE UPLOAD {key}"
         # Once: when the answer is lost the upload may be there, and only the caller's journal can find it.
         lane = replace(self._lanes.change, attempts=1)
@@ -241,7 +249,14 @@ class S3Store:
 
     async def upload_part(self, key: str, upload_id: str, number: int, payload: Payload) -> UploadedPart:
         params, what = self._make.part(key, upload_id, number), f"PUT {key} part {number}"
-        work = self._sender("upload_part", what, params, payload, lambda answer: s3answers.bare_etag(answer["ETag"]))
+        work = sender(
+            self.capabilities.integrity,
+            "upload_part",
+            what,
+            params,
+            payload,
+            lambda answer: s3answers.bare_etag(answer["ETag"]),
+        )
         etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)
 
@@ -251,7 +266,7 @@ class S3Store:
         params = self._make.part(key, upload_id, number) | self._make.source(source, etag)
         params["CopySourceRange"] = f"bytes={start}-{start + length - 1}"
         parse = partial(s3answers.copied_part, number=number, length=length)
-        work, what = _call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
+        work, what = call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
         part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work, key)
         if etag:
             await self._check_still(source, etag)
@@ -280,7 +295,7 @@ class S3Store:
     async def abort_upload(self, key: str, upload_id: str) -> None:
         self._write_ids.pop(upload_id, None)
         try:
-            work = _call("abort_multipart_upload", self._make.upload(key, upload_id), _nothing)
+            work = call("abort_multipart_upload", self._make.upload(key, upload_id), nothing)
             await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work, key)
         except (UploadGone, NotFound):
             return
@@ -294,7 +309,7 @@ class S3Store:
 
     async def set_legal_hold(self, key: str, on: bool) -> None:
         params = self._make.target(key) | {"LegalHold": {"Status": "ON" if on else "OFF"}}
-        work = _call("put_object_legal_hold", params, _nothing)
+        work = call("put_object_legal_hold", params, nothing)
         async with self._missing_told(key):
             await self._requests.run(self._lanes.change, "PutObjectLegalHold", f"PUT LEGAL HOLD {key}", work)
 
@@ -308,7 +323,7 @@ class S3Store:
     async def has_object_lock(self) -> bool:
         """Whether the bucket was made with Object Lock; a store that does not know the question has none."""
         operation = "GetObjectLockConfiguration"
-        work = _call("get_object_lock_configuration", self._make.bucket(), s3answers.has_object_lock)
+        work = call("get_object_lock_configuration", self._make.bucket(), s3answers.has_object_lock)
         try:
             return await self._requests.run(self._lanes.ask, operation, "GET OBJECT LOCK CONFIGURATION", work)
         except (NotFound, NotSupported, Rejected):
@@ -328,7 +343,7 @@ class S3Store:
             lane = replace(lane, client="signed", attempts=1)  # a body of two faces can be signed only once
         what = f"PUT {key} (with a wrong {integrity})"
         try:
-            await self._requests.run(lane, "PutObject", what, _call("put_object", params, _nothing))
+            await self._requests.run(lane, "PutObject", what, call("put_object", params, nothing))
         except (Corrupted, Rejected):
             return True
         except NotSupported:
@@ -362,25 +377,6 @@ class S3Store:
         same = bool(wanted.get(WRITE_ID)) or there.etag == original.etag
         return there if same and there.size == original.size and there.metadata == wanted else None
 
-    def _sender(
-        self, method: str, what: str, params: Params, payload: Payload, parse: Callable[[Params], T]
-    ) -> Callable[[Any], T]:
-        """Work that sends the payload and verifies it as capabilities.integrity says."""
-        integrity = self.capabilities.integrity
-        if integrity == "crc32":
-            params["ChecksumCRC32"] = crc32_header(payload.crc32)
-
-        def work(client: Any) -> T:
-            check_crcs(payload, what)
-            answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
-            if integrity == "etag":
-                found, expected = s3answers.bare_etag(answer["ETag"]), md5(payload)
-                if found != expected:
-                    raise Corrupted(f"{what}: arrived with MD5 {found} instead of {expected}")
-            return parse(answer)
-
-        return work
-
     async def _send(
         self, lane: Lane, operation: str, what: str, work: Callable[[Any], T], sends: int, changes: str
     ) -> T:
@@ -393,11 +389,3 @@ class S3Store:
                 if sends <= 0 or isinstance(error, CorruptedInMemory):
                     raise
                 log.warning("%s; sending it again", error)
-
-
-def _call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
-    return lambda client: parse(getattr(client, method)(**params))
-
-
-def _nothing(_: Params) -> None:
-    return None

@@ -1,6 +1,7 @@
 """From the answers of S3, as botocore's dictionaries, to our values; pure.
 
-Where an answer lacks what it must have, the KeyError becomes a ServerFault in ``s3``.
+Nothing is believed because a store says it: what is out of range, of the wrong form or was not asked for is Unusable,
+which like the KeyError of an answer that lacks what it must have becomes a ServerFault in ``s3``.
 """
 
 from __future__ import annotations
@@ -14,14 +15,60 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from .errors import BadRange, Changed, ConnectionFailed, NotSupported, ServerFault, TooLarge
-from .objects import ListPage, ObjectInfo, UploadedPart, UploadInfo
+from .objects import MAX_PART, MAX_PARTS, ListPage, ObjectInfo, UploadedPart, UploadInfo
 from .s3body import crc32_of_header
+from .s3errors import Unusable
 
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)$")
+# More than any store has (Amazon: 5 TiB), and sums of a million of them still fit into what the kernel is told.
+MAX_SIZE = 1 << 60
+# Amazon allows 2 KiB of metadata, in 8 KiB of header fields.
+MAX_METADATA = 8 << 10
+
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)$")
+_ETAG = re.compile(r"[!#-~]{0,1024}")  # RFC 9110, 8.8.3, and no reason to be longer
+_UPLOAD_ID = re.compile(r"[!-~]{1,1024}")
+_CLASS = re.compile(r"[!-~]{1,64}")
 
 
 def bare_etag(etag: str) -> str:
-    return etag.removeprefix("W/").strip('"')
+    bare = etag.removeprefix("W/").strip('"')
+    if not _ETAG.fullmatch(bare):
+        raise Unusable(f"{_cut(etag)} as an ETag")
+    return bare
+
+
+def upload_id(given: object) -> str:
+    if not isinstance(given, str) or not _UPLOAD_ID.fullmatch(given):
+        raise Unusable(f"{_cut(given)} as an upload id")
+    return given
+
+
+def _number(given: object, least: int, most: int, what: str) -> int:
+    if not isinstance(given, int) or not least <= given <= most:
+        raise Unusable(f"{what} {_cut(given)}")
+    return given
+
+
+def _class(given: str | None) -> str:
+    """What is shown to people only."""
+    return "STANDARD" if not given else given if _CLASS.fullmatch(given) else "UNKNOWN"
+
+
+def _listed(answer: Mapping[str, Any]) -> None:
+    """A page of something else (a login, nothing at all) has no entries either, and is no empty directory."""
+    if "IsTruncated" not in answer:
+        raise Unusable("it is no list")
+
+
+def _below(prefix: str, key: str) -> str:
+    """What was not asked for would be copied and deleted with what was."""
+    if not key.startswith(prefix):
+        raise Unusable(f"{_cut(key)} is not below {prefix!r}")
+    return key
+
+
+def _cut(value: object) -> str:
+    return repr(value)[:80]
 
 
 def composite_etag(parts: Sequence[UploadedPart]) -> str:
@@ -54,13 +101,16 @@ def answered_at(answer: Mapping[str, Any]) -> float:
 
 def head(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
     modified = answer.get("LastModified")
+    metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
+    if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA:
+        raise Unusable(f"more than {MAX_METADATA >> 10} KiB of metadata")
     return ObjectInfo(
         key,
-        answer["ContentLength"],
+        _number(answer["ContentLength"], 0, MAX_SIZE, "Content-Length"),
         bare_etag(answer.get("ETag", "")),
         modified.timestamp() if modified else 0.0,
-        answer.get("StorageClass") or "STANDARD",
-        {name.lower(): value for name, value in answer.get("Metadata", {}).items()},
+        _class(answer.get("StorageClass")),
+        metadata,
         str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer,
     )
 
@@ -69,28 +119,35 @@ def has_object_lock(answer: Mapping[str, Any]) -> bool:
     return bool(answer.get("ObjectLockConfiguration", {}).get("ObjectLockEnabled") == "Enabled")
 
 
-def page(answer: Mapping[str, Any]) -> ListPage:
+def page(answer: Mapping[str, Any], prefix: str = "") -> ListPage:
+    """Every key and common prefix begins with ``prefix``."""
+    _listed(answer)
     decode = decoder(answer)
     token = answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
     if answer.get("IsTruncated") and not token:
         raise ServerFault("LIST: a truncated page without a token for the next")
     objects = tuple(
         ObjectInfo(
-            decode(entry["Key"]),
-            entry["Size"],
+            _below(prefix, decode(entry["Key"])),
+            _number(entry["Size"], 0, MAX_SIZE, "Size"),
             bare_etag(entry.get("ETag", "")),
             entry["LastModified"].timestamp(),
-            entry.get("StorageClass") or "STANDARD",
+            _class(entry.get("StorageClass")),
         )
         for entry in answer.get("Contents", ())
     )
-    prefixes = tuple(decode(entry["Prefix"]) for entry in answer.get("CommonPrefixes", ()))
+    prefixes = tuple(_below(prefix, decode(entry["Prefix"])) for entry in answer.get("CommonPrefixes", ()))
     return ListPage(objects, prefixes, token)
 
 
-def parts(answer: Mapping[str, Any]) -> tuple[list[UploadedPart], bool]:
-    """One page of ListParts, and whether another one follows."""
-    found = [_part(entry, entry["PartNumber"], entry["Size"]) for entry in answer.get("Parts", ())]
+def parts(answer: Mapping[str, Any], after: int = 0) -> tuple[list[UploadedPart], bool]:
+    """One page of ListParts, and whether another one follows. Its numbers are above ``after`` and rise, so that no list
+    of parts is endless."""
+    _listed(answer)
+    found: list[UploadedPart] = []
+    for entry in answer.get("Parts", ()):
+        after = _number(entry["PartNumber"], after + 1, MAX_PARTS, "PartNumber")
+        found.append(_part(entry, after, _number(entry["Size"], 0, MAX_PART, "Size")))
     return found, bool(found and answer.get("IsTruncated"))
 
 
@@ -102,10 +159,11 @@ def _part(entry: Mapping[str, Any], number: int, size: int) -> UploadedPart:
     return UploadedPart(number, size, bare_etag(entry["ETag"]), crc32_of_header(entry.get("ChecksumCRC32")))
 
 
-def uploads(answer: Mapping[str, Any]) -> tuple[list[UploadInfo], dict[str, str]]:
+def uploads(answer: Mapping[str, Any], prefix: str = "") -> tuple[list[UploadInfo], dict[str, str]]:
     """One page of ListMultipartUploads, and the parameters of the next (empty: the last)."""
+    _listed(answer)
     found = [
-        UploadInfo(entry["Key"], entry["UploadId"], entry["Initiated"].timestamp())
+        UploadInfo(_below(prefix, entry["Key"]), upload_id(entry["UploadId"]), entry["Initiated"].timestamp())
         for entry in answer.get("Uploads", ())
     ]
     if not answer.get("IsTruncated"):
@@ -128,11 +186,14 @@ def check_range(answer: Mapping[str, Any], what: str, start: int, length: int, e
     if etag and found and found != etag:
         raise Changed(f"{what}: the answer has version {found} instead of {etag}")
     size = answer.get("ContentLength")
-    match = _CONTENT_RANGE.match(answer.get("ContentRange", ""))
-    if match is None:
+    told = answer.get("ContentRange", "")
+    if not told:
         if start == 0 and size == length:
-            return  # the whole object, with or without Range
+            return  # the whole object
         raise NotSupported(f"{what}: the store ignores Range")
+    match = _CONTENT_RANGE.match(told)
+    if match is None:
+        raise Unusable(f"{_cut(told)} as a Content-Range")
     first, last = int(match[1]), int(match[2])
     if first != start or last >= start + length:
         raise ServerFault(f"{what}: bytes {first}-{last} instead of {start}-{start + length - 1}")

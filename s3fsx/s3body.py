@@ -111,7 +111,9 @@ def crc32_header(crc: int) -> str:
 
 
 def crc32_of_header(value: str | None) -> int | None:
-    """None where there is no value or not one of a single part (a composite ends in -N)."""
+    """None where there is no value or not one of a single part (a composite ends in -N, and no CRC-32 has other
+    than four bytes)."""
     if not value or "-" in value:
         return None
-    return int.from_bytes(base64.b64decode(value), "big")
+    raw = base64.b64decode(value)
+    return int.from_bytes(raw, "big") if len(raw) == 4 else None

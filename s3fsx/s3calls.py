@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
+from . import s3answers
 from .errors import ConnectionFailed, Corrupted, NotFound, ServerFault, UploadGone
+from .objects import Payload
+from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
+from .s3lanes import interrupted
 from .s3params import Params
+
+T = TypeVar("T")
 
 # 404 of an object without the kind of lock asked for: Amazon's code, and Ceph's.
 _NO_LOCK = frozenset({"NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError"})
+
+
+def call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
+    """One method of the client, and what is made of its answer."""
+    return lambda client: parse(getattr(client, method)(**params))
+
+
+def sender(
+    integrity: str, method: str, what: str, params: Params, payload: Payload, parse: Callable[[Params], T]
+) -> Callable[[Any], T]:
+    """Sends the payload and verifies it as ``Capabilities.integrity`` says."""
+    if integrity == "crc32":
+        params["ChecksumCRC32"] = crc32_header(payload.crc32)
+
+    def work(client: Any) -> T:
+        check_crcs(payload, what)
+        answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
+        if integrity == "etag":
+            found, expected = s3answers.bare_etag(answer["ETag"]), md5(payload)
+            if found != expected:
+                raise Corrupted(f"{what}: arrived with MD5 {found} instead of {expected}")
+        return parse(answer)
+
+    return work
+
+
+def nothing(_: Params) -> None:
+    return None
 
 
 def complete(params: Params, upload: Params, client: Any) -> None:
@@ -36,7 +70,8 @@ def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> b
     stream = answer["Body"]
     try:
         check()
-        data: bytes = stream.read()
+        # Without a length it might not end; with one, the check has compared it.
+        data: bytes = stream.read(None if "ContentLength" in answer else length + 1)
     except BaseException:
         stream.close()  # ends the connection: what is left of this body may be the whole object
         raise

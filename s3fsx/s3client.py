@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import boto3.session
@@ -11,11 +12,13 @@ import botocore.exceptions
 import botocore.handlers
 
 from . import __version__
+from .config import is_aws
 from .endpoint import PROBE_LIMIT
 from .errors import S3fsxError
 from .s3errors import from_answer, from_failure, seconds_to_wait
 from .s3lanes import METADATA_THREADS
 from .s3options import S3Options
+from .s3wire import limit_content, limit_time
 
 ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no
 
@@ -83,4 +86,16 @@ class ClientMaker:
         )
         # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        limit_content(client, redirects=is_aws(options.endpoint))
+        limit_time(client, partial(self._longest, name))
         return client
+
+    def _longest(self, name: str, method: str) -> float:
+        """Seconds for a whole answer: no attempt lasts longer than its operation may, so that an operation, which waits
+        for its attempts, ends within twice its deadline."""
+        options = self._options
+        if name == "metadata":
+            return options.metadata_deadline
+        if name == "ping":
+            return PROBE_LIMIT
+        return options.read_deadline if method == "GET" else options.write_deadline

@@ -113,12 +113,23 @@ _NO_NEWS = re.compile(r"Failed to establish a new connection: |\[Errno -?\d+\] "
 # What plain HTTP gets from a port that speaks TLS: a close, a reset, or an answer of nginx or of Go.
 _TLS_PORT = re.compile(r"closed connection without response|reset by peer|HTTPS (port|server)", re.IGNORECASE)
 
+
+class Unusable(ValueError):
+    """An answer that no honest store gives; the text says what is wrong with it. Comes out as ServerFault."""
+
+
+class Redirected(Exception):
+    """To another host or region. Comes out as Rejected."""
+
+
 # Exception classes by name, the most special first, and what to say before their text.
 _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
     ("NoCredentialsError", AccessDenied, "no credentials found: set access_key and secret_key, or credentials_file"),
     ("PartialCredentialsError", AccessDenied, "incomplete credentials"),
     ("CredentialRetrievalError", AccessDenied, "credentials cannot be fetched"),
     ("TokenRetrievalError", AccessDenied, "credentials cannot be fetched"),
+    ("Redirected", Rejected, ""),
+    ("Unusable", ServerFault, "unusable answer"),
     ("ProfileNotFound", ConfigError, ""),
     ("InvalidProxiesConfigError", ConfigError, "proxy"),
     ("InvalidRegionError", ConfigError, ""),
@@ -200,4 +211,4 @@ def may_want_tls(endpoint: str, reason: str) -> bool:
 
 def seconds_to_wait(header: str | None) -> float | None:
     """Retry-After in seconds; the form with a date is not worth a clock comparison."""
-    return float(header) if header and header.strip().isdigit() else None
+    return float(header) if header and re.fullmatch(r"\s*[0-9]{1,9}\s*", header) else None

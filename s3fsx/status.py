@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 
 import trio
 
+from . import safepath
 from .errors import ConfigError, S3fsxError
 
 log = logging.getLogger(__name__)
@@ -158,12 +159,7 @@ def _document(snapshot: Callable[[], dict[str, object]]) -> bytes:
 
 
 def _listen(path: str) -> socket.socket:
-    directory = os.path.dirname(path)
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    status = os.stat(directory)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-        # Not set right by a chmod: it may be /tmp.
-        raise OSError(errno.EPERM, f"{directory} must belong to this user and be writable for nobody else")
+    safepath.private_directory(os.path.dirname(path), "runtime_dir")
     with contextlib.suppress(FileNotFoundError):
         if _alive(path):
             raise OSError(errno.EADDRINUSE, "another s3fsx answers there")

@@ -244,6 +244,10 @@ class Exchange:
         head = Head(f"HTTP/1.1 {status} {code}", tuple(fields.items())).encode()
         self._client.send(head if self.request.method == "HEAD" else head + body)
 
+    def say(self, data: bytes) -> None:
+        """These bytes, whatever they are."""
+        self._client.send(data)
+
     # -- the end
 
     def hang_up(self) -> NoReturn:

@@ -29,7 +29,7 @@ def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "etc"
     directory.mkdir()
     monkeypatch.setenv("S3FSX_CONFIG_DIR", str(directory))
-    monkeypatch.setattr(cli, "no_core_dumps", lambda: None)  # cannot be undone, and pytest goes on
+    monkeypatch.setattr(cli, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
     monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # the handlers are pytest's
     return directory
 

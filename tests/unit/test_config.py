@@ -285,6 +285,17 @@ def test_without_keys_the_chain_of_the_aws_tools_is_asked() -> None:
     assert to_s3_options(from_file).profile is None
 
 
+def test_variables_with_secrets() -> None:
+    env = {
+        "S3FSX_SECRET_KEY": "",
+        "S3FSX_PROXY": "",
+        "S3FSX_REGION": "",
+        "S3FSX_AWS_SESSION_TOKEN": "",
+        "SECRET_KEY": "",
+    }
+    assert config.secret_variables(env) == ["S3FSX_SECRET_KEY", "S3FSX_PROXY", "S3FSX_AWS_SESSION_TOKEN"]
+
+
 def test_config_show_masks_secrets_and_names_origins() -> None:
     env = {"S3FSX_SECRET_KEY": "hunter2", "S3FSX_ACCESS_KEY": "AK", "S3FSX_PROXY": "http://u:hunter2@p:1"}
     text = "\n".join(report.config_lines(load("mine", "part_size=16M", env=env).effective))
@@ -321,6 +332,65 @@ class TestRealFiles:
         monkeypatch.setattr("os.geteuid", lambda: uid + 1)
         with pytest.raises(ConfigError, match=f"belongs to uid {uid}: chown root {path}"):
             configfile.read_file(str(path)).require_private()
+
+    @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+    def test_that_others_can_write(self, tmp_path: Path, mode: int) -> None:
+        """They would decide where the daemon writes its log, and to whom it sends what."""
+        path = tmp_path / "mine.toml"
+        path.write_text("bucket = 'bbb'")
+        path.chmod(mode)
+        with pytest.raises(ConfigError, match=f"chmod go-w {path}"):
+            config.load("mine", env={"S3FSX_CONFIG_DIR": str(tmp_path)})
+
+    @pytest.mark.parametrize("name", ["mine.toml", "s3fsx.toml"])
+    def test_in_a_directory_that_others_can_write(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "mine.toml").write_text("bucket = 'bbb'")
+        (tmp_path / name).touch()
+        tmp_path.chmod(0o777)
+        with pytest.raises(ConfigError, match=f"others can write to {tmp_path}: chmod go-w {tmp_path}"):
+            config.load("mine", env={"S3FSX_CONFIG_DIR": str(tmp_path)})
+        tmp_path.chmod(0o755)
+        assert config.load("mine", env={"S3FSX_CONFIG_DIR": str(tmp_path)}).settings.bucket == "bbb"
+
+    def test_keys_in_a_directory_that_others_can_write(self, tmp_path: Path) -> None:
+        keys = tmp_path / "open" / "keys"
+        keys.parent.mkdir()
+        keys.write_text("AK:secret")
+        keys.chmod(0o600)
+        keys.parent.chmod(0o777)
+        with pytest.raises(ConfigError, match=f"chmod go-w {keys.parent}"):
+            config.load("s3://bbb", [f"credentials_file={keys}"], env={})
+
+    def test_a_link_to_keys_that_another_user_made(self, tmp_path: Path) -> None:
+        keys, link = tmp_path / "keys", tmp_path / "tmp" / "link"
+        link.parent.mkdir()
+        link.parent.chmod(0o1777)
+        keys.write_text("AK:secret")
+        keys.chmod(0o600)
+        link.symlink_to(tmp_path)
+        os.lchown(link, 4711, 4711)
+        with pytest.raises(ConfigError, match=f"{link} belongs to uid 4711"):
+            config.load("s3://bbb", [f"credentials_file={link}/keys"], env={})
+
+    @pytest.mark.parametrize("name", ["credentials", "config"])
+    def test_keys_of_the_aws_tools(self, tmp_path: Path, name: str) -> None:
+        path = tmp_path / ".aws" / name
+        path.parent.mkdir()
+        path.write_text("[default]\nregion = x\n")
+        env = {"HOME": str(tmp_path)}
+        config.load("s3://bbb", env=env)
+        path.write_text("[default]\naws_access_key_id = AK\naws_secret_access_key = hunter2\n")
+        path.chmod(0o644)
+        with pytest.raises(ConfigError, match=f"has mode 0644: chmod 600 {path}"):
+            config.load("s3://bbb", env=env)
+        config.load("s3://bbb", env={**env, "AWS_ACCESS_KEY_ID": "AK"})  # botocore does not open it
+        config.load("s3://bbb", env={**env, "S3FSX_ACCESS_KEY": "AK", "S3FSX_SECRET_KEY": "s"})
+        path.chmod(0o600)
+        config.load("s3://bbb", env=env)
+        other = {"AWS_SHARED_CREDENTIALS_FILE": str(path)}
+        path.chmod(0o640)
+        with pytest.raises(ConfigError, match="chmod 600"):
+            config.load("s3://bbb", env=other)
 
     def test_what_is_no_text_file(self, tmp_path: Path) -> None:
         (tmp_path / "binary").write_bytes(b"\xff\xfe")

@@ -224,8 +224,8 @@ def test_systemd_is_told(tmp_path: Path) -> None:
 def test_no_core_file_and_no_tracing() -> None:
     program = """
         import ctypes, resource
-        from s3fsx.daemon import no_core_dumps
-        no_core_dumps()
+        from s3fsx.daemon import keep_private
+        keep_private()
         print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # 3: PR_GET_DUMPABLE
     """
     done = subprocess.run(

@@ -21,13 +21,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3options",
     ),
     "L1 resources": (
-        "configfile", "credentials", "config", "log", "memory", "partbuffer", "patience", "endpoint",
-        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3calls", "s3", "sumstore", "verified",
-        "cache", "journal", "status", "lastwords",
+        "safepath", "configfile", "credentials", "config", "log", "memory", "partbuffer", "patience", "endpoint",
+        "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3calls", "s3", "sumstore",
+        "verified", "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
-        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher",
-        "waiting", "recover", "namespace", "files", "mirror",
+        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "listing",
+        "publisher", "waiting", "recover", "namespace", "files", "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "callers", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "ending", "mount", "cli", "__main__"),
@@ -38,7 +38,7 @@ ORDER = [module for modules in LAYERS.values() for module in modules]
 # Third-party libraries and sqlite3: the modules that may know them. trio is for every layer but the pure one.
 HOMES: dict[str, set[str]] = {
     "boto3": {"s3client"},
-    "botocore": {"s3client"},
+    "botocore": {"s3client", "s3wire"},
     "urllib3": {"s3"},
     "diskcache": {"cache"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache

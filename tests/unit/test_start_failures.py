@@ -72,7 +72,7 @@ async def test_a_full_disk_is_no_bad_input(
     def fails(*_: object, **__: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "makedirs", fails)
+    monkeypatch.setattr(os, "mkdir", fails)
     with pytest.raises(S3fsxError, match="state_dir") as caught, state.full_disk_is_trouble():
         await state.open_journal(settings, settings.state_dir)
     assert type(caught.value) is kind
