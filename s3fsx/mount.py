@@ -148,7 +148,8 @@ class Mount:
             "notes": list(capabilities.notes),
             "memory": {
                 "budget": self.budget.total,
-                "committed": self.budget.committed,
+                "in_use": self.budget.held,
+                "reserved": self.budget.reserved,
                 "peak": self.budget.peak,
             },
             "files": {
