@@ -16,7 +16,6 @@ given up when somebody needs the memory.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 from collections.abc import Callable
 
@@ -28,28 +27,6 @@ from .errors import FileSystemError
 # 8 MiB bytearray costs 2 048 page faults (measured 1.1 ms), a recycled chunk none.
 CHUNK = 1 << 20
 _KEPT_CHUNKS = 16
-
-# mallopt(3), malloc.h. The threshold is glibc's largest (HEAP_MAX_SIZE / 2).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_THRESHOLD = 32 << 20
-
-
-def tame_malloc() -> bool:
-    """Makes what the budget gave back usable by whoever needs it next; False where the C library has no such knobs.
-
-    To be called before there are worker threads. glibc gives each of them a heap of its own, in which the 8 MiB that
-    this thread read stay for this thread: 4 writers and 3 readers within a budget of 128 MiB peaked at 270-321 MiB,
-    with one heap at 200-248; one reader after one writer at 185-199 and 132-142. A low threshold would give blocks back
-    to the kernel at once (198 and 122), but its page faults cost 0.35 CPU-s per GiB read, of 0.85.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _THRESHOLD), (_M_TRIM_THRESHOLD, _THRESHOLD))
-    taken = [mallopt(name, value) == 1 for name, value in wanted]
-    return all(taken)
-
 
 class Budget:
     """Accounts for bytes. Not a lock: nothing here awaits except ``wait_freed``.
@@ -92,6 +69,8 @@ class Budget:
         self.held += held
         self.committed += committed
         self.peak = max(self.peak, self.held)
+        while self._spare and self.held + len(self._spare) * CHUNK > self.total:
+            self._spare.pop()  # kept for reuse only while nobody needs the bytes
         if held < 0 or committed < 0:  # even within a reservation: the own next part may be waiting for it
             self._freed.set()
             self._freed = trio.Event()

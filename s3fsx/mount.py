@@ -24,10 +24,11 @@ from .endpoint import Endpoint
 from .errors import ConfigError, S3fsxError
 from .files import FilePolicy, Files
 from .fuse import FileSystem, KernelPolicy
+from .heap import keep_trimmed, tame_malloc
 from .journal import Journal, JournalInUse
 from .layout import Layout
 from .listing import ListingPolicy, Listings
-from .memory import Budget, tame_malloc
+from .memory import Budget
 from .mountpoint import is_mounted, source_name
 from .namespace import NamePolicy, Namespace
 from .objects import MAX_PART
@@ -340,6 +341,7 @@ async def _serve(
         background.start_soon(mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(mount.files.janitor)
         background.start_soon(mount.cache.run)
+        background.start_soon(keep_trimmed, lambda: mount.budget.held)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)

@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
-        "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
+        "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "endpoint",
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
     ),
     "L2 domain": (
