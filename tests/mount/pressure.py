@@ -1,5 +1,9 @@
-"""Writers and readers on one mount, all at once, for a while; every byte read is compared. A program of its own, so that
-a memory cgroup can hold it: python -m tests.mount.pressure DIRECTORY SECONDS WRITERS READERS SEED. Prints JSON."""
+"""Writers and readers on one mount, all at once, for a while; every byte read is compared.
+
+A program of its own, so that a memory cgroup can hold it; prints JSON:
+
+    python -m tests.mount.pressure DIRECTORY SECONDS WRITERS READERS SEED
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import random
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,9 +40,9 @@ class Traffic:
     slowest_write: float = 0.0
     errors: list[str] = field(default_factory=list)
 
-    def guarded(self, work: object, number: int) -> None:
+    def guarded(self, work: Callable[[int], None], number: int) -> None:
         try:
-            work(number)  # type: ignore[operator]
+            work(number)
         except Exception as e:
             self.errors.append(f"{type(e).__name__}: {e}")
             self.over.set()
@@ -112,7 +117,9 @@ class Traffic:
             for index in range(content.blocks):
                 data = os.pread(fd, BLOCK, index * BLOCK)
                 if data != content.block(index):
-                    raise AssertionError(f"{path}: wrong bytes in block {index} of {content.blocks} ({len(data)} bytes)")
+                    raise AssertionError(
+                        f"{path}: wrong bytes in block {index} of {content.blocks} ({len(data)} bytes)"
+                    )
                 with self.lock:
                     self.verified += len(data)
                 if self.over.is_set():
