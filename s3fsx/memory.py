@@ -4,14 +4,14 @@ Why: parts wait in memory until the store has acknowledged them (a failed part m
 staged on disk), so memory is the only place where N parallel backups meet. They slow down instead of growing.
 
 A writer is admitted with a reservation, enough for one part of the smallest legal size, and the sum of reservations
-never exceeds the total: how many files can be written at once is a fixed number, whatever the others hold at the moment.
+never exceeds the total: how many files can be written at once is a fixed number, whatever others hold at the moment.
 What a writer holds beyond its reservation comes from the shared remainder.
 
 When the remainder was lent out before a writer was admitted, more is *committed* (held or reserved) than there is. Then
 nobody gets anything beyond a reservation until that is over: parts under way give their bytes back, and who sits on
 bytes that are promised to another is asked for them (``on_pressure`` with ``promised``). So every admitted writer can
-fill and send a part in the end: back-pressure never becomes a deadlock. Readers hold no reservation; their read-ahead is
-given up when somebody needs the memory.
+fill and send a part in the end: back-pressure never becomes a deadlock. Readers hold no reservation; their read-ahead
+is given up when somebody needs the memory.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from .errors import FileSystemError
 CHUNK = 1 << 20
 _KEPT_CHUNKS = 16
 
+
 class Budget:
     """Accounts for bytes. Not a lock: nothing here awaits except ``wait_freed``.
 
-    total: the limit of what is held. held: bytes in use. reserved: the sum of reservations. committed: held or reserved,
-    above the total only until those who hold more than their reservation have given it back. peak: the most ever held.
+    total: the limit of what is held. held: bytes in use. reserved: the sum of reservations. committed: held or
+    reserved, above the total only until those who hold more than their reservation have given it back. peak: the most
+    ever held.
     """
 
     def __init__(self, total: int) -> None:

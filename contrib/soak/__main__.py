@@ -203,8 +203,10 @@ class Soak:
     def final_check(self) -> None:
         """Past every mount: what is in the bucket, byte by byte."""
         say("unfinished uploads go")
-        for temporary in self.nodes[0].path.glob("dump/*.dat"):  # of jobs that could not tidy up after a kill
-            self.workers[0].unlink(self.nodes[0].path, f"dump/{temporary.name}")
+        root = self.nodes[0].path
+        for pattern in ("dump/*.dat", "dump/*.tmp.*", "template/iso/*.tmp_dwnl.*"):
+            for temporary in root.glob(pattern):  # of jobs that could not tidy up after a kill
+                self.workers[0].unlink(root, str(temporary.relative_to(root)))
         if not wait_for(lambda: not self.bucket.uploads(), UPLOADS_GONE):
             for key in self.bucket.uploads():
                 self.ledger.found("left_over_uploads", key)

@@ -60,7 +60,7 @@ class Node:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """The power cut. Whoever is in the mount gets ENOTCONN until ``detach``, which lets him see the bare directory."""
+        """The power cut. Whoever is in the mount gets ENOTCONN until ``detach``; then the bare directory shows."""
         assert self._process is not None
         self.sample()
         self._process.kill()
