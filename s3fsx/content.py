@@ -24,6 +24,9 @@ from .tempnames import HEAD_BYTES
 from .upload import Transfers, Upload
 from .version import Version
 
+# Seconds between two attempts to get memory others could give up: a reader may have become idle meanwhile.
+_PRESS_AGAIN = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class WriteLimits:
@@ -156,21 +159,43 @@ class Content:
         if buffer.length >= self._target():
             await self._dispatch()
             return
-        if buffer.try_reserve():
+        with trio.move_on_after(self._limits.write) as waiting:
+            while not buffer.try_reserve():
+                self._lease.press(CHUNK)
+                if buffer.try_reserve():
+                    return
+                idle = self.upload is None or self.upload.in_flight == 0
+                if idle and buffer.length >= MIN_PART and not self._schedule.uniform:
+                    break
+                with trio.move_on_after(_PRESS_AGAIN):
+                    await self._budget.wait_freed()
+            else:
+                return
+        if waiting.cancelled_caught:
+            raise DeadlineExceeded(f"{self._destination.path}: no memory for {self._limits.write:.0f} s, S3 is slow")
+        # Others hold the memory: a smaller part than planned gets ours moving. (With parts of our own under way their
+        # memory comes back, and small parts would only use up the 10 000 numbers.)
+        await self._dispatch()
+
+    @property
+    def could_shed(self) -> bool:
+        """The buffer holds more than the reservation, and is enough for a part."""
+        return not self._schedule.uniform and self._buffer.length >= MIN_PART and self._lease.held > self._lease.reserve
+
+    async def shed(self, *, published: bool) -> None:
+        """Give up memory that is promised to another writer: send the part as it is, forget what can be read again."""
+        if not self.could_shed:
             return
-        self._budget.press()
-        if buffer.try_reserve():
-            return
-        idle = self.upload is None or self.upload.in_flight == 0
-        if idle and buffer.length >= MIN_PART and not self._schedule.uniform:
-            # Others hold the memory: a smaller part than planned gets ours moving. (With parts of our own under way
-            # their memory comes back, and small parts would only use up the 10 000 numbers.)
+        if published:
+            self._empty()
+            self.loaded = False
+        elif self._tail_sent and self.upload is not None:
+            end = self._buffer.end
+            self._buffer.release()
+            self._number += 1
+            self._buffer = PartBuffer(self._lease, end)
+        else:
             await self._dispatch()
-            return
-        with trio.move_on_after(self._limits.write):
-            await self._budget.wait_freed()
-            return
-        raise DeadlineExceeded(f"{self._destination.path}: no memory for {self._limits.write:.0f} s, S3 is slow")
 
     async def _dispatch(self) -> None:
         """Send the full buffer on its way and begin the next part."""

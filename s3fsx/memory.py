@@ -3,15 +3,19 @@
 Why: parts wait in memory until the store has acknowledged them (a failed part must be sent again and nothing is
 staged on disk), so memory is the only place where N parallel backups meet. They slow down instead of growing.
 
-A writer is admitted with a reservation. What it holds beyond that comes from the shared remainder. Because the
-sum of reservations never exceeds the total, and a reservation is enough for one part of the smallest legal size,
-every admitted writer can always fill and send a part: back-pressure never becomes a deadlock. Readers hold no
-reservation; their read-ahead is given up when somebody needs the memory (``on_pressure``).
+A writer is admitted with a reservation, enough for one part of the smallest legal size, and the sum of reservations
+never exceeds the total: how many files can be written at once is a fixed number, whatever others hold at the moment.
+What a writer holds beyond its reservation comes from the shared remainder.
+
+When the remainder was lent out before a writer was admitted, more is *committed* (held or reserved) than there is. Then
+nobody gets anything beyond a reservation until that is over: parts under way give their bytes back, and who sits on
+bytes that are promised to another is asked for them (``on_pressure`` with ``promised``). So every admitted writer can
+fill and send a part in the end: back-pressure never becomes a deadlock. Readers hold no reservation; their read-ahead
+is given up when somebody needs the memory.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 from collections.abc import Callable
 
@@ -25,69 +29,57 @@ from .errors import FileSystemError
 CHUNK = GRAIN  # so that each chunk has one checksum
 _KEPT_CHUNKS = 16
 
-# mallopt(3), malloc.h. The threshold is glibc's largest (HEAP_MAX_SIZE / 2).
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_THRESHOLD = 32 << 20
-
-
-def tame_malloc() -> bool:
-    """Makes what the budget gave back usable by whoever needs it next; False where the C library has no such knobs.
-
-    To be called before there are worker threads. glibc gives each of them a heap of its own, in which the 8 MiB that
-    this thread read stay for this thread: 4 writers and 3 readers within a budget of 128 MiB peaked at 270-321 MiB,
-    with one heap at 200-248; one reader after one writer at 185-199 and 132-142. A low threshold would give blocks back
-    to the kernel at once (198 and 122), but its page faults cost 0.35 CPU-s per GiB read, of 0.85.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _THRESHOLD), (_M_TRIM_THRESHOLD, _THRESHOLD))
-    taken = [mallopt(name, value) == 1 for name, value in wanted]
-    return all(taken)
-
 
 class Budget:
-    """Accounts for bytes; ``total`` is the limit. Not a lock: nothing here awaits except ``Lease.take``."""
+    """Accounts for bytes. Not a lock: nothing here awaits except ``wait_freed``.
+
+    total: the limit of what is held. held: bytes in use. reserved: the sum of reservations. committed: held or
+    reserved, above the total only until those who hold more than their reservation have given it back. peak: the most
+    ever held.
+    """
 
     def __init__(self, total: int) -> None:
         self.total = total
+        self.held = 0
+        self.reserved = 0
         self.committed = 0
         self.peak = 0
         self._spare: list[bytearray] = []
         self._freed = trio.Event()
-        self._pressure: list[Callable[[], None]] = []
+        self._pressure: dict[Callable[[bool], None], None] = {}  # a set that keeps its order
 
     def admit(self, reserve: int) -> Lease:
-        """A lease with ``reserve`` bytes of its own; ENOMEM at once when that much is not to be had."""
-        if self.committed + reserve > self.total:
-            self.press()
-        if self.committed + reserve > self.total:
+        """A lease with ``reserve`` bytes of its own; ENOMEM at once when that much can no longer be promised."""
+        if self.reserved + reserve > self.total:
             raise FileSystemError(
                 errno.ENOMEM, f"memory_budget of {self.total >> 20} MiB is used up: close files or raise memory_budget"
             )
-        self._commit(reserve)
         return Lease(self, reserve)
 
-    def on_pressure(self, give_up: Callable[[], None]) -> Callable[[], None]:
-        """Register a function that releases what can be had again; returns the one that unregisters it."""
-        self._pressure.append(give_up)
-        return lambda: self._pressure.remove(give_up)
+    def on_pressure(self, give_up: Callable[[bool], None]) -> Callable[[], None]:
+        """Register a function that releases what can be had again; returns the one that unregisters it.
 
-    def press(self) -> None:
+        It is called with ``promised``: False when somebody would like more, True when it is owed to a writer.
+        """
+        self._pressure[give_up] = None
+        return lambda: self._pressure.pop(give_up, None)
+
+    def press(self, *, promised: bool = False) -> None:
         for give_up in list(self._pressure):
-            give_up()
+            give_up(promised)
 
-    def _commit(self, change: int) -> None:
-        self.committed += change
-        self.peak = max(self.peak, self.committed)
-
-    def _wake(self) -> None:
-        self._freed.set()
-        self._freed = trio.Event()
+    def _change(self, held: int, committed: int) -> None:
+        self.held += held
+        self.committed += committed
+        self.peak = max(self.peak, self.held)
+        while self._spare and self.held + len(self._spare) * CHUNK > self.total:
+            self._spare.pop()  # kept for reuse only while nobody needs the bytes
+        if held < 0 or committed < 0:  # even within a reservation: the own next part may be waiting for it
+            self._freed.set()
+            self._freed = trio.Event()
 
     async def wait_freed(self) -> None:
-        """Until somebody gives memory back. The caller brings the deadline."""
+        """Until somebody gives memory back; then try again. The caller brings the deadline."""
         await self._freed.wait()
 
     def new_chunk(self) -> bytearray:
@@ -106,34 +98,31 @@ class Lease:
         self.budget = budget
         self.reserve = reserve
         self.held = 0
+        budget.reserved += reserve
+        budget._change(0, reserve)
 
     def try_take(self, amount: int) -> bool:
         """True when ``amount`` more bytes are ours now."""
+        budget = self.budget
         more = max(self.reserve, self.held + amount) - max(self.reserve, self.held)
-        if self.budget.committed + more > self.budget.total:
+        if (more and budget.committed + more > budget.total) or budget.held + amount > budget.total:
             return False
         self.held += amount
-        if more:
-            self.budget._commit(more)
+        budget._change(amount, more)
         return True
 
-    async def take(self, amount: int) -> None:
-        """Wait until ``amount`` more bytes are ours. The caller brings the deadline."""
-        while not self.try_take(amount):
-            self.budget.press()
-            if self.try_take(amount):
-                return
-            await self.budget.wait_freed()
+    def press(self, amount: int) -> None:
+        """Make others give up what they can, so that ``amount`` can be taken, now or when it has come back."""
+        self.budget.press(promised=self.held + amount <= self.reserve)
 
     def give(self, amount: int) -> None:
         less = max(self.reserve, self.held) - max(self.reserve, self.held - amount)
         self.held -= amount
-        self.budget._commit(-less)
-        self.budget._wake()  # even within the reservation: our own next part may be waiting for it
+        self.budget._change(-amount, -less)
 
     def close(self) -> None:
-        """Give everything back, the reservation included. Harmless when repeated."""
-        left = max(self.reserve, self.held)
-        self.reserve = self.held = 0
-        self.budget._commit(-left)
-        self.budget._wake()
+        """Give the reservation back. What is still under way counts until it is given. Harmless when repeated."""
+        less = max(self.reserve, self.held) - self.held
+        self.budget.reserved -= self.reserve
+        self.reserve = 0
+        self.budget._change(0, -less)

@@ -27,10 +27,11 @@ from .endpoint import Endpoint
 from .errors import S3fsxError
 from .files import FilePolicy, Files
 from .fuse import FileSystem, KernelPolicy
+from .heap import keep_trimmed, tame_malloc
 from .journal import Journal
 from .layout import Layout
 from .listing import ListingPolicy, Listings
-from .memory import Budget, tame_malloc
+from .memory import Budget
 from .mirror import Mirror
 from .mountpoint import source_name
 from .namespace import NamePolicy, Namespace
@@ -155,7 +156,8 @@ class Mount:
             "reads": asdict(self.verified.counters),
             "memory": {
                 "budget": self.budget.total,
-                "committed": self.budget.committed,
+                "in_use": self.budget.held,
+                "reserved": self.budget.reserved,
                 "peak": self.budget.peak,
             },
             "files": {
@@ -296,6 +298,7 @@ async def _serve(
         background.start_soon(mount.cache.run)
         if not settings.read_only:
             background.start_soon(mount.mirror.run)
+        background.start_soon(keep_trimmed, lambda: mount.budget.held)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)

@@ -59,6 +59,7 @@ class Reader:
         self._fetches: dict[Block, _Fetch] = {}
         self._stale: Changed | None = None
         self._closed = False
+        self._reading = 0
         self._unregister = budget.on_pressure(self._give_up)
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
@@ -77,7 +78,11 @@ class Reader:
                 self._window.forget(block)
         if any(fetch is None for _, fetch in fetches):
             return await self._direct(offset, end - offset)
-        await self._wait([fetch for _, fetch in fetches if fetch is not None])
+        self._reading += 1
+        try:
+            await self._wait([fetch for _, fetch in fetches if fetch is not None])
+        finally:
+            self._reading -= 1
         pieces: list[memoryview] = []
         for block, fetch in fetches:
             assert fetch is not None
@@ -130,7 +135,7 @@ class Reader:
         if not self._lease.try_take(block.length):
             if not needed:
                 return None
-            self._lease.budget.press()
+            self._lease.press(block.length)
             if not self._lease.try_take(block.length):
                 self._window.forget(block)
                 return None
@@ -164,9 +169,14 @@ class Reader:
         else:
             fetch.scope.cancel()
 
-    def _give_up(self) -> None:
+    def _give_up(self, promised: bool) -> None:
+        """promised: to a writer; then also the block that the next read would go on in, unless a read is under way."""
         for block in self._window.shrink():
             self._drop(block)
+        if promised and not self._reading:
+            for block in list(self._fetches):
+                self._window.forget(block)
+                self._drop(block)
 
     def close(self) -> None:
         """Cancel what is under way and give the memory back. Harmless when repeated."""

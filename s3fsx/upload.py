@@ -48,13 +48,14 @@ class UploadJournal(Protocol):
 class Transfers:
     """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
     before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
-    key."""
+    key. creating: keys an upload is asked for now."""
 
     store: Store
     journal: UploadJournal
     spawn: Callable[..., Any]
     protection: Protection
     strays: dict[str, UploadRecord] = field(default_factory=dict)
+    creating: list[str] = field(default_factory=list)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:
         """Something else is about to be published under ``key``: an object that an unfinished publication left there
@@ -83,23 +84,27 @@ class Upload:
     @classmethod
     async def begin(cls, transfers: Transfers, key: str, path: str, metadata: Mapping[str, str]) -> Upload:
         """CreateMultipartUpload for ``key``; ``path`` is the file it will be known as."""
-        write_id = uuid.uuid4().hex
-        record = UploadRecord(write_id, "", "opening", key, path, time.time())
-        await transfers.journal.put(record)
         for again in (*_CREATE_AGAIN, None):
+            # A record for each attempt: what a lost one left, or is still to leave, must be found later.
+            record = UploadRecord(uuid.uuid4().hex, "", "opening", key, path, time.time())
+            await transfers.journal.put(record)
+            transfers.creating.append(key)
             try:
-                upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: write_id})
-                break
+                upload_id = await transfers.store.create_upload(key, metadata={**metadata, WRITE_ID: record.write_id})
             except (Transient, DeadlineExceeded) as e:  # it may have taken effect although its answer was lost
-                if again is None or isinstance(e, DeadlineExceeded) or not await _sweep(transfers, record):
-                    transfers.spawn(_sweep_in_the_end, transfers, record)  # also for an effect that is still to come
-                    raise
-                await trio.sleep(again)
+                lost = e
+                transfers.spawn(_sweep_in_the_end, transfers, record)
             except S3fsxError:
-                await transfers.journal.remove(write_id)
+                await transfers.journal.remove(record.write_id)
                 raise
-        record = await transfers.journal.change(record, upload_id=upload_id, state="open")
-        return cls(transfers, record, {})
+            else:
+                return cls(transfers, await transfers.journal.change(record, upload_id=upload_id, state="open"), {})
+            finally:
+                transfers.creating.remove(key)
+            if again is None or isinstance(lost, DeadlineExceeded) or not await _sweep(transfers, record):
+                raise lost
+            await trio.sleep(again)
+        raise AssertionError("unreachable")
 
     @property
     def key(self) -> str:
@@ -343,18 +348,15 @@ async def remove_stray(store: Store, record: UploadRecord) -> None:
 
 async def abort_lost(transfers: Transfers, record: UploadRecord) -> None:
     """An upload we asked for and whose id we never learnt: recognised by its key and the time it was begun. One that
-    the journal knows is not it, and of several that could be none is touched: other nodes use the bucket, too."""
-    known = {r.upload_id for r in await transfers.journal.records()}
-    lost = [
-        upload
-        for upload in await transfers.store.list_uploads(record.key)
-        if upload.key == record.key
-        and upload.upload_id not in known
-        and abs(upload.initiated - record.created) < _SAME_MOMENT
-    ]
+    the journal knows is not it, and of more than we lost none is touched: other nodes use the bucket, too."""
+    records = await transfers.journal.records()
+    known = {r.upload_id for r in records}
+    ours = sum(1 for r in records if r.key == record.key and r.state == "opening")
+    there = [u for u in await transfers.store.list_uploads(record.key) if u.key == record.key]
+    lost = [u for u in there if u.upload_id not in known and abs(u.initiated - record.created) < _SAME_MOMENT]
     # Ours never got a part; one that has some is another node's, at work.
     empty = [upload for upload in lost if not await _has_parts(transfers.store, upload)]
-    if len(empty) > 1:
+    if len(empty) > ours:
         log.warning("%s: %d unfinished uploads could be ours; not touched", record.key, len(empty))
         return
     for upload in empty:
@@ -369,7 +371,9 @@ async def _has_parts(store: Store, upload: UploadInfo) -> bool:
 
 
 async def _sweep(transfers: Transfers, record: UploadRecord) -> bool:
-    """Whether nothing of a lost attempt is left: only then another may be made, so that there is one at most."""
+    """Whether nothing of a lost attempt is left now: only then another may be made."""
+    if record.key in transfers.creating:
+        return False  # an upload that is just being made would look like the lost one
     try:
         await abort_lost(transfers, record)
     except S3fsxError:
@@ -378,8 +382,10 @@ async def _sweep(transfers: Transfers, record: UploadRecord) -> bool:
 
 
 async def _sweep_in_the_end(transfers: Transfers, record: UploadRecord) -> None:
-    swept = False
-    while not swept:
-        await trio.sleep(_ABORT_AGAIN)
-        swept = await _sweep(transfers, record)
+    """Twice: a store that hung works off what it was asked before, in any order, when it goes on."""
+    for _ in range(2):
+        swept = False
+        while not swept:
+            await trio.sleep(_ABORT_AGAIN)
+            swept = await _sweep(transfers, record)
     await transfers.journal.remove(record.write_id)

@@ -30,7 +30,7 @@ from .version import Version
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.
 _ABORT = 10.0
 # Exists: somebody took the predicted name; the rename to it, which replaces, is still possible.
-_PASSING = (Exists, Transient, EndpointDown, DeadlineExceeded, Exists)
+_PASSING = (Exists, Transient, EndpointDown, DeadlineExceeded)
 
 
 class Writer:
@@ -62,6 +62,7 @@ class Writer:
         self.error: S3fsxError | None = None
         self.unsure = False
         self._own = False  # base was written by this writer
+        self._unregister = budget.on_pressure(self._pressed)
 
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
@@ -124,6 +125,20 @@ class Writer:
     def _changed(self) -> None:
         self.dirty = True
         self.settled_at = None
+
+    def _pressed(self, promised: bool) -> None:
+        """An open file nobody writes to just now would sit on memory that another was promised. (One that is written
+        to, which holds the lock, looks after itself.)"""
+        if promised and not self._lock.locked() and self._content.could_shed:
+            self._transfers.spawn(self._shed)
+
+    async def _shed(self) -> None:
+        async with self._lock:
+            if self.error is None:
+                try:
+                    await self._content.shed(published=not self.dirty)
+                except S3fsxError as e:
+                    self._fail(e)
 
     # -- publishing
 
@@ -302,6 +317,7 @@ class Writer:
     def release_memory(self) -> None:
         """The last descriptor is closed: give the memory back. A settled file needs none."""
         self._content.release_memory()
+        self._unregister()
 
     async def discard(self) -> None:
         """The file was deleted, or failed and was closed: nothing of it may stay in the bucket."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 import trio
 
-from s3fsx.errors import Exists, ServerFault
+from s3fsx.errors import ConnectionFailed, Exists, ServerFault
 from s3fsx.objects import Capabilities, Payload
 from tests.domain.conftest import Make
-from tests.domain.harness import SMALL_PART, Domain, SmallSchedule, pattern
+from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
 
 BODY = pattern(3 * SMALL_PART + 1)
@@ -103,3 +105,32 @@ async def test_or_later_when_the_store_answers_again(small: Domain) -> None:
         await small.finish(handle, BODY)
     await trio.sleep(190)
     await small.nothing_left()
+
+
+async def test_an_upload_that_the_store_makes_after_its_answer_was_given_up_is_aborted_in_the_end(
+    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery
+) -> None:
+    """Found by the soak: a store that hung worked off what it was asked before, when a second attempt had succeeded."""
+    store = FakeStore(min_part=4 * KIB)
+    mount = make(store, schedule=schedule, budget=64 * KIB)
+    create, late = store.create_upload, [3.0, 90.0]  # seconds until the first two attempts have their effect
+
+    async def hung(key: str, *, metadata: Mapping[str, str]) -> str:
+        if not late:
+            return await create(key, metadata=metadata)
+        seconds = late.pop(0)
+
+        async def afterwards() -> None:
+            await trio.sleep(seconds)
+            await create(key, metadata=metadata)
+
+        nursery.start_soon(afterwards)
+        raise ConnectionFailed("no answer")
+
+    monkeypatch.setattr(store, "create_upload", hung)
+    await mount.write("dump/a", pattern(40 * KIB))
+    assert mount.stored("dump/a") == pattern(40 * KIB)
+    assert [r.state for r in await mount.journal.records()] == ["opening", "opening"]  # a crash would not forget them
+    await trio.sleep(91)
+    assert len(store.uploads) == 1  # the second one, made after the first sweep
+    await mount.nothing_left()

@@ -1,0 +1,66 @@
+"""The C library's heap, made to hold no more than what is in use.
+
+The byte budget counts what we hold; the kernel counts what malloc has not given back. Measured with 8 writers and 8
+readers on a budget of 128 MiB, where everything else takes 62: 250 MiB, because blocks of many sizes leave holes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+# mallopt(3), malloc.h. The threshold is glibc's largest (HEAP_MAX_SIZE / 2).
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+_THRESHOLD = 32 << 20
+
+CHECK_EVERY = 0.25  # seconds; at 200 MB/s the heap can grow by 50 MiB meanwhile, but mostly it reuses its holes
+SLACK = 16 << 20
+_STATM = Path("/proc/self/statm")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def tame_malloc() -> bool:
+    """Makes what the budget gave back usable by whoever needs it next; False where the C library has no such knobs.
+
+    To be called before there are worker threads. glibc gives each of them a heap of its own, in which the 8 MiB that
+    this thread read stay for this thread: 4 writers and 3 readers within a budget of 128 MiB peaked at 270-321 MiB,
+    with one heap at 200-248; one reader after one writer at 185-199 and 132-142. A low threshold would give blocks back
+    to the kernel at once (198 and 122), but its page faults cost 0.35 CPU-s per GiB read, of 0.85.
+    """
+    mallopt = _function("mallopt")
+    if mallopt is None:
+        return False
+    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _THRESHOLD), (_M_TRIM_THRESHOLD, _THRESHOLD))
+    taken = [mallopt(name, value) == 1 for name, value in wanted]
+    return all(taken)
+
+
+def _function(name: str) -> Callable[..., int] | None:
+    try:
+        found: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def resident() -> int:
+    """Bytes of this process in RAM (proc(5))."""
+    return int(_STATM.read_text().split()[1]) * _PAGE
+
+
+async def keep_trimmed(held: Callable[[], int]) -> None:
+    """Background task: gives the heap's holes back to the kernel when they have grown by SLACK. held: bytes in use by
+    the budget; whatever else is resident is compared with what it was after the last time."""
+    trim = _function("malloc_trim")
+    if trim is None:
+        return
+    rest = resident() - held()
+    while True:
+        await trio.sleep(CHECK_EVERY)
+        if resident() - held() > rest + SLACK:
+            await trio.to_thread.run_sync(trim, 0)
+            rest = resident() - held()
