@@ -34,6 +34,7 @@ from s3fsx.recover import Recovery
 from s3fsx.tree import Directory, File, Tree
 from s3fsx.upload import Transfers
 from tests.fakestore import FakeStore
+from tests.model import pattern as pattern
 
 T = TypeVar("T")
 
@@ -313,9 +314,3 @@ class Domain:
         assert self.store.uploads == {}
         assert await self.journal.records() == []
         assert self.budget.committed == 0
-
-
-def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes that differ at every offset a mistake could confuse."""
-    block = bytes((i * 7 + (i >> 8) * 13 + seed * 31 + 1) & 0xFF for i in range(65_521))
-    return (block * (size // len(block) + 1))[:size]

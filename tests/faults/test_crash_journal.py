@@ -1,16 +1,14 @@
 """kill -9 in the middle of the journal's writes: before and after each write and fsync that sqlite makes.
 
-strace is the injector, so that the product needs no hook: it holds each of these calls for a moment and says so, and the
-daemon is killed while the one behind the chosen one is held.
+strace is the injector, so that the product needs no hook: it holds each of these calls for a moment and says so, and
+the daemon is killed while the one behind the chosen one is held.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import subprocess
 import threading
-from collections.abc import Iterator
 
 import pytest
 
@@ -61,7 +59,7 @@ class Tracer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._strace.terminate()
+        self._strace.kill()  # it waits for ever for a thread that was killed while it was held
         self._reader.join()
         with self._strace:
             pass
