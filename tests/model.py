@@ -39,10 +39,12 @@ class Crashed(Exception):
 class Driver(Protocol):
     """A mount and its bucket, by path. Every call raises OSError, or Crashed.
 
-    part: bytes of the first part. generation: how often it was started.
+    part: bytes of the first part. patience: how often names and sizes are looked at until they must be right: through
+    a kernel and on a clock that runs, what others did may be seen later. generation: how often it was started.
     """
 
     part: int
+    patience: int
     generation: int
 
     async def create(self, path: str, *, truncate: bool) -> Any: ...
@@ -293,9 +295,12 @@ class Model:
         # An empty temporary name is stored by release, which tells nobody; its rename will.
         self.publishing(entry)
         await self.driver.no_more_faults()
-        await self.driver.settle()
-        await self.took(entry)
-        if entry.stored != b"":
+        for _ in range(self.driver.patience):  # through a kernel it comes some time after the close
+            await self.driver.settle()
+            await self.took(entry)
+            if entry.stored == b"":
+                break
+        else:
             await self.failed(OSError(errno.EIO, "in release"), [entry.path])
 
     def publishing(self, entry: Entry) -> None:
@@ -549,18 +554,12 @@ class Model:
         self.certain()
         if self.faults:
             await self.driver.settle()  # aborts that failed are repeated
-        try:
-            for directory in sorted(self.dirs):
-                expected = {
-                    p.rpartition("/")[2] for p in (*self.files, *self.dirs) if p.rpartition("/")[0] == directory
-                }
-                names = await self.call(self.driver.names, directory)
-                assert names == expected, f"{directory}: {sorted(names)} instead of {sorted(expected)}"
-            for path, entry in self.files.items():
-                size = await self.call(self.driver.size, path)
-                assert size == len(entry.data), f"{path}: {size} bytes instead of {len(entry.data)}"
-        except OSError as e:
-            self.expected(e)
+        for _ in range(self.driver.patience):
+            wrong = await self.wrong_names()
+            if not wrong:
+                break
+            await self.driver.settle()
+        assert not wrong, "; ".join(wrong)
         stored = await self.driver.stored(self.root)
         for path, entry in self.files.items():
             if entry.stored != stored.get(path):
@@ -568,6 +567,24 @@ class Model:
         wanted = {p: e.stored for p, e in self.files.items() if e.stored is not None}
         if stored != wanted:
             raise AssertionError(f"bucket: {_sizes(stored)} instead of {_sizes(wanted)}")
+
+    async def wrong_names(self) -> list[str]:
+        wrong = []
+        try:
+            for directory in sorted(self.dirs):
+                expected = {
+                    p.rpartition("/")[2] for p in (*self.files, *self.dirs) if p.rpartition("/")[0] == directory
+                }
+                names = await self.call(self.driver.names, directory)
+                if names != expected:
+                    wrong.append(f"{directory}: {sorted(names)} instead of {sorted(expected)}")
+            for path, entry in self.files.items():
+                size = await self.call(self.driver.size, path)
+                if size != len(entry.data):
+                    wrong.append(f"{path}: {size} bytes instead of {len(entry.data)}")
+        except OSError as e:
+            self.expected(e)
+        return wrong
 
     async def close_all(self) -> None:
         for entry in [*self.files.values(), *self.orphans]:

@@ -50,6 +50,7 @@ class DomainDriver:
     """Implements ``tests.model.Driver``."""
 
     part = SMALL_PART
+    patience = 1
 
     def __init__(self, mount: Domain) -> None:
         assert isinstance(mount.store, MortalStore)
@@ -61,7 +62,9 @@ class DomainDriver:
         self._scopes: set[trio.CancelScope] = set()
 
     async def _run(self, call: Callable[..., Awaitable[T]], *args: object) -> T:
-        await self._up.wait()
+        if not self._up.is_set():
+            await self._up.wait()
+            raise Crashed
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
