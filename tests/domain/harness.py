@@ -39,6 +39,7 @@ from s3fsx.upload import Transfers
 from s3fsx.verified import VerifiedStore
 from s3fsx.waiting import Waiting
 from tests.fakestore import FakeStore
+from tests.model import pattern as pattern
 
 T = TypeVar("T")
 
@@ -342,9 +343,3 @@ class Domain:
         assert await self.journal.records() == []
         assert await self.journal.intents() == []
         assert self.budget.committed == 0
-
-
-def pattern(size: int, seed: int = 0) -> bytes:
-    """Bytes that differ at every offset a mistake could confuse."""
-    block = bytes((i * 7 + (i >> 8) * 13 + seed * 31 + 1) & 0xFF for i in range(65_521))
-    return (block * (size // len(block) + 1))[:size]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 
-from tests.checklogs import LogWatch
+from tests.checklogs import PASSED, LogWatch
 from tests.faultproxy import FaultProxy
+from tests.faults.crashing import Node, crash_site
 from tests.faults.place import LIMITS, Place
 from tests.mount.harness import Mount
 from tests.s3server import S3Server
@@ -36,3 +38,42 @@ def place(shared: Place, log_watch: LogWatch) -> Iterator[Place]:
     shared.proxy.injected.clear()
     yield shared
     shared.proxy.clear()
+
+
+TALLY: Counter[str] = Counter()  # of all crash tests of the run
+
+
+@pytest.fixture(scope="module")
+def site(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with crash_site(rgw, tmp_path_factory.mktemp("crash"), TALLY) as node:
+        yield node
+
+
+@pytest.fixture
+def node(site: Node, log_watch: LogWatch) -> Iterator[Node]:
+    log_watch.follow(site.mount.log_file)
+    with site.test():
+        yield site
+
+
+@pytest.fixture(scope="module")
+def _lasting(site: Node) -> Iterator[Node]:
+    with site.test():
+        yield site
+
+
+@pytest.fixture
+def lasting(_lasting: Node, log_watch: LogWatch, request: pytest.FixtureRequest) -> Iterator[Node]:
+    """What one test leaves is there for the next one, which is another kill in the life of the same files."""
+    log_watch.follow(_lasting.mount.log_file)
+    yield _lasting
+    if not request.node.stash.get(PASSED, False):
+        _lasting.wipe()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if TALLY:
+        terminalreporter.write_line(
+            f"crash ledger: {TALLY['kills']} kills survived, {TALLY['told']} operations had returned success, "
+            f"{TALLY['bytes']} bytes compared afterwards, lost 0"
+        )

@@ -1,198 +1,210 @@
-"""kill -9 at every request of a backup's life, before and after its effect, and at random; then the next mount.
+"""kill -9 at every request of what a mount does, before and after its effect; then the next mount, and the oracle.
 
-The oracle: what had returned success is intact, nothing else is half visible, no upload of ours is left. More random
-kills: S3FSX_TEST_KILLS=500.
+The kills between requests are in test_crash_journal.py and test_crash_random.py.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 
-from tests.checklogs import LogWatch
-from tests.exchange import Exchange
-from tests.faultproxy import FaultProxy, Rule
-from tests.mount.harness import Mount
-from tests.s3server import S3Server
+from tests.faults.crashing import PART, Node, Program, noise
 
 pytestmark = [pytest.mark.mount, pytest.mark.rgw, pytest.mark.expect_log("is down|be tried again", optional=True)]
 
-KILLS = int(os.environ.get("S3FSX_TEST_KILLS", "25"))
-BACKUP = b"\x28\xb5\x2f\xfd" + random.Random(5).randbytes((17 << 20) + 99)  # two full parts and a bit
-SMALL = b"notes\n"
+_numbers = itertools.count(100)
+LARGE = 2 * PART + 12_345  # two full parts and a bit
 
 
-@dataclass(frozen=True)
-class Kill:
-    """The power cut when a request arrives, or when its answer has."""
-
-    mount: Mount
-    effect: bool
-
-    def run(self, exchange: Exchange) -> None:
-        if self.effect:
-            exchange.forward()
-            exchange.swallow()
-        os.kill(self.mount.pid, signal.SIGKILL)
-        exchange.hang_up()
+def vzdump_name() -> str:
+    return f"vzdump-qemu-{next(_numbers)}-2026_11_20-13_15_26.vma"
 
 
 @dataclass
-class Promises:
-    """stored: what a call returned success for, by name. renamed: the other name it may have by now. possible: what
-    may be there as well, whole or not at all."""
+class Scene:
+    """What each case works with: the last file it made, and contents that differ."""
 
-    stored: dict[str, bytes] = field(default_factory=dict)
-    possible: dict[str, bytes] = field(default_factory=dict)
-    renamed: dict[str, str] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    program: Program
+    name: str = ""
 
+    def content(self, size: int = 5000) -> bytes:
+        return noise(size, next(_numbers))
 
-def life(dump: Path, number: int, promises: Promises) -> None:
-    """A backup, its notes, a published file renamed, an aborted backup. Ends with OSError when the mount is killed."""
-    name = f"vzdump-qemu-{number}-2026_11_20-13_15_26.vma"
-    temporary, final = f"{name}.dat", f"{name}.zst"
-    write(dump / temporary, BACKUP)
-    promises.stored[temporary] = BACKUP
-    promises.possible[final] = BACKUP
-    promises.renamed[temporary] = final
-    (dump / temporary).rename(dump / final)
-    del promises.stored[temporary]
-    promises.stored[final] = BACKUP
-    promises.gone.add(temporary)
-    notes, renamed = f"{final}.notes", f"{final}.log"
-    promises.possible[notes] = SMALL
-    write(dump / notes, SMALL)
-    promises.stored[notes] = SMALL
-    promises.possible[renamed] = SMALL
-    promises.renamed[notes] = renamed
-    (dump / notes).rename(dump / renamed)  # a published object: copied on the server
-    del promises.stored[notes]
-    promises.stored[renamed] = SMALL
-    failed = f"vzdump-lxc-{number}-2026_11_20-13_15_26.tar.dat"
-    promises.possible[failed] = BACKUP
-    write(dump / failed, BACKUP)
-    (dump / failed).unlink()
-    del promises.possible[failed]
-    promises.gone.add(failed)
+    # Before the case: these succeed.
 
+    def nothing(self) -> None:
+        self.name = vzdump_name()
 
-def write(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    try:
-        for start in range(0, len(data), 1 << 20):
-            os.write(fd, data[start : start + (1 << 20)])
-    finally:
-        os.close(fd)
+    def closed(self) -> None:
+        """A backup that waits for its rename."""
+        self.nothing()
+        self.program.temporary(f"{self.name}.dat", self.content(LARGE))
 
+    def small(self) -> None:
+        self.name = f"file{next(_numbers)}"
+        self.program.write(self.name, self.content())
 
-def check(mount: Mount, promises: Promises) -> None:
-    """After the restart."""
-    dump = mount.path / "dump"
-    for name in list(promises.stored):
-        if not (dump / name).exists():
-            promises.stored[promises.renamed[name]] = promises.stored.pop(name)
-    for name, data in promises.stored.items():
-        assert (dump / name).read_bytes() == data, name
-    for name in promises.gone:
-        assert not (dump / name).exists(), name
-    for name, data in promises.possible.items():
-        if (dump / name).exists():
-            assert (dump / name).read_bytes() == data, name
-    mount.umount()
-    for name, data in promises.stored.items():
-        assert mount.view.body(f"dump/{name}") == data, name
-    assert not mount.view.uploads()
+    def two(self) -> None:
+        self.small()
+        self.program.write(f"{self.name}.other", self.content())
 
+    def large(self) -> None:
+        self.name = f"file{next(_numbers)}"
+        self.program.write(self.name, self.content(PART + 7))
 
-def killed(mount: Mount, number: int) -> Promises:
-    promises = Promises()
-    with contextlib.suppress(OSError):
-        life(mount.path / "dump", number, promises)
-    return promises
+    def taken(self) -> None:
+        """A backup whose name exists already: nothing is predicted, it is published before its rename."""
+        self.nothing()
+        self.program.write(f"{self.name}.zst", self.content())
+        self.program.temporary(f"{self.name}.dat", self.content(LARGE))
 
+    def directory(self) -> None:
+        self.name = f"dir{next(_numbers)}"
+        (self.program.dump / self.name).mkdir()
+        for i in range(4):
+            self.program.write(f"{self.name}/{i}", self.content())
 
-@pytest.fixture(scope="module")
-def node(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, FaultProxy]]:
-    home = tmp_path_factory.mktemp("crash") / "node"
-    with FaultProxy(rgw.endpoint) as proxy:
-        mount = Mount(rgw, rgw.make_bucket("crash"), "", home, LogWatch(), {"endpoint": proxy.endpoint})
-        with mount:
-            yield mount, proxy
-            if mount.process is None:
-                mount.start()
+    def read_only(self) -> None:
+        self.closed()
 
+    # The case: it is killed in the middle.
 
-@pytest.fixture
-def crashing(node: tuple[Mount, FaultProxy], log_watch: LogWatch) -> Iterator[tuple[Mount, FaultProxy]]:
-    mount, proxy = node
-    log_watch.follow(mount.log_file)
-    if mount.process is None:
-        mount.start()
-    yield mount, proxy
-    proxy.clear()
+    def backup(self) -> None:
+        self.program.temporary(f"{self.name}.dat", self.content(LARGE))
+        self.commit()
+
+    def commit(self) -> None:
+        self.program.rename(f"{self.name}.dat", f"{self.name}.zst")
+
+    def rename_backup_otherwise(self) -> None:
+        self.program.rename(f"{self.name}.dat", f"{self.name}.zst.other")
+
+    def read_back(self) -> None:
+        self.program.read(f"{self.name}.dat")
+
+    def abort(self) -> None:
+        self.program.unlink(f"{self.name}.dat")
+
+    def rename(self) -> None:
+        self.program.rename(self.name, f"{self.name}.new")
+
+    def replace(self) -> None:
+        self.program.rename(self.name, f"{self.name}.other")
+
+    def rename_directory(self) -> None:
+        self.program.rename_directory(self.name, f"{self.name}.new")
+
+    def delete(self) -> None:
+        self.program.unlink(self.name)
+
+    def rewrite_small(self) -> None:
+        self.program.write(self.name, self.content())
+
+    def rewrite_large(self) -> None:
+        self.program.write(self.name, self.content(LARGE))
+
+    def append(self) -> None:
+        self.program.append(self.name, self.content())
+
+    def protect(self) -> None:
+        self.program.touch(f"{self.name}.zst.protected")
+
+    def notes(self) -> None:
+        self.program.temporary(f"{self.name}.zst.notes.tmp", self.content(300))
+        self.program.rename(f"{self.name}.zst.notes.tmp", f"{self.name}.zst.notes")
 
 
-def again(mount: Mount) -> None:
-    mount.kill9()
-    mount.start()
+Step = Callable[[Scene], None]
 
 
-_numbers = iter(range(100, 100_000))
+@dataclass(frozen=True)
+class Point:
+    """The kill comes at the request ``kind`` (after ``skip`` of them) of ``act``."""
+
+    before: Step
+    act: Step
+    kind: str
+    skip: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.act.__name__}-{self.kind}-{self.skip}".replace(" ", "_")
+
+
+def points(before: Step, act: Step, *kinds: str | tuple[str, int]) -> list[Point]:
+    return [Point(before, act, *((k, 0) if isinstance(k, str) else k)) for k in kinds]
+
 
 POINTS = [
-    ("CREATE UPLOAD", 0),
-    ("PUT PART", 0),
-    ("PUT PART", 2),
-    ("LIST PARTS", 0),
-    ("COMPLETE", 0),
-    ("HEAD", 0),
-    ("PUT", 0),
-    ("COPY", 0),
-    ("DELETE", 0),
-    ("ABORT", 0),
+    *points(Scene.nothing, Scene.backup, "CREATE UPLOAD", *(("PUT PART", k) for k in range(3))),
+    *points(Scene.closed, Scene.commit, "LIST PARTS", "COMPLETE", "HEAD"),
+    *points(Scene.closed, Scene.rename_backup_otherwise, "COMPLETE", "COPY", "DELETE", ("COPY", 1), ("DELETE", 1)),
+    *points(Scene.closed, Scene.read_back, "COMPLETE", "COPY", "DELETE"),
+    *points(Scene.closed, Scene.abort, "ABORT"),
+    *points(Scene.taken, Scene.commit, "COPY", "DELETE"),
+    *points(Scene.small, Scene.rename, "COPY", "DELETE"),
+    *points(Scene.two, Scene.replace, "COPY", "DELETE"),
+    *points(Scene.directory, Scene.rename_directory, ("COPY", 2), ("DELETE", 0), ("DELETE", 2)),
+    *points(Scene.small, Scene.delete, "DELETE"),
+    *points(Scene.small, Scene.rewrite_small, "PUT"),
+    *points(Scene.large, Scene.rewrite_large, "CREATE UPLOAD", ("PUT PART", 1), "COMPLETE", "HEAD"),
+    *points(Scene.large, Scene.append, "CREATE UPLOAD", "COPY PART", "PUT PART", "COMPLETE"),
+    *points(Scene.small, Scene.append, "PUT"),
+    *points(Scene.nothing, Scene.protect, "PUT"),
+    *points(Scene.nothing, Scene.notes, "CREATE UPLOAD", "PUT PART", "COMPLETE"),
+]
+EFFECT = pytest.mark.parametrize("effect", [False, True], ids=["before", "after"])
+
+
+@EFFECT
+@pytest.mark.parametrize("point", POINTS, ids=str)
+def test_killed_at_a_request(node: Node, point: Point, effect: bool) -> None:
+    scene = Scene(node.program())
+    point.before(scene)
+    with node.dying(point.kind, skip=point.skip, effect=effect):
+        point.act(scene)
+    node.survive()
+
+
+def test_killed_between_close_and_rename(node: Node) -> None:
+    Scene(node.program()).closed()
+    node.kill()
+    node.survive()
+
+
+@EFFECT
+@pytest.mark.parametrize("kind", ["LIST PARTS", "COMPLETE", "HEAD", "COPY", "DELETE"])
+def test_killed_while_the_unmount_publishes_what_waits(node: Node, kind: str, effect: bool) -> None:
+    Scene(node.program()).closed()
+    with node.dying(kind, effect=effect):
+        node.mount.umount_under_fire()
+    node.mount.start()
+    node.check()
+
+
+REPLAYS = [
+    Point(Scene.nothing, Scene.backup, "CREATE UPLOAD"),
+    Point(Scene.nothing, Scene.backup, "PUT PART", 1),
+    Point(Scene.closed, Scene.commit, "COMPLETE"),
+    Point(Scene.closed, Scene.rename_backup_otherwise, "COMPLETE"),
+    Point(Scene.closed, Scene.abort, "ABORT"),
+    Point(Scene.directory, Scene.rename_directory, "DELETE", 1),
 ]
 
 
-@pytest.mark.parametrize("effect", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize(("kind", "skip"), POINTS)
-def test_killed_at_a_request(crashing: tuple[Mount, FaultProxy], kind: str, skip: int, effect: bool) -> None:
-    mount, proxy = crashing
-    number = next(_numbers)
-    proxy.add(Rule(Kill(mount, effect), {kind}, skip=skip, times=1))
-    promises = killed(mount, number)
-    assert proxy.injected["Kill"] >= 1
-    proxy.injected.clear()
-    proxy.clear()
-    again(mount)
-    check(mount, promises)
-
-
-@pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_any_moment(crashing: tuple[Mount, FaultProxy], seed: int) -> None:
-    mount, _ = crashing
-    number = next(_numbers)
-    delay = random.Random(seed).uniform(0.0, 0.8)
-    done = threading.Event()
-    killer = threading.Thread(target=kill_after, args=(mount.pid, delay, done.wait))
-    killer.start()
-    promises = killed(mount, number)
-    done.set()
-    killer.join()
-    again(mount)
-    check(mount, promises)
-
-
-def kill_after(pid: int, seconds: float, done: Callable[[float], bool]) -> None:
-    end = time.monotonic() + seconds
-    done(max(0.0, end - time.monotonic()))
-    os.kill(pid, signal.SIGKILL)
+@EFFECT
+@pytest.mark.parametrize("point", REPLAYS, ids=str)
+def test_the_next_mounts_are_killed_in_their_replay(node: Node, point: Point, effect: bool) -> None:
+    """The first at its first request, the second at its second, and so on until one comes through."""
+    scene = Scene(node.program())
+    point.before(scene)
+    with node.dying(point.kind, skip=point.skip, effect=True):
+        point.act(scene)
+    node.fall()
+    deaths = 0
+    while node.killed_in_replay(deaths, effect=effect):
+        deaths += 1
+    assert deaths >= (0 if point.act is Scene.rename_directory else 1)
+    node.check()

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from tests import policy
 from tests.checklogs import LogWatch
@@ -70,6 +71,26 @@ def eventually(condition: Callable[[], bool], what: str, limit: float = 30.0) ->
         time.sleep(0.05)
 
 
+class Process(Protocol):
+    """What a mount needs of subprocess.Popen."""
+
+    @property
+    def pid(self) -> int: ...
+
+    @property
+    def returncode(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def terminate(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Mount:
     """``s3fsx mount s3://bucket/prefix DIR --foreground`` as a context manager.
 
@@ -77,6 +98,8 @@ class Mount:
     docs/CONFIGURATION.md spells them. home: cache, state, logs; the same for each start, so that ``start`` after
     ``kill9`` is a restart on the same machine.
     """
+
+    watchdog = WATCHDOG
 
     def __init__(
         self, server: S3Server, bucket: str, prefix: str, home: Path, watch: LogWatch, options: Mapping[str, object]
@@ -97,7 +120,7 @@ class Mount:
             "runtime_dir": home / "run",
             **options,
         }
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self._watchdog: threading.Timer | None = None
         watch.follow(self.log_file)
         policy.grant(server, bucket, prefix, object_lock=server.has_object_lock(bucket))
@@ -114,17 +137,9 @@ class Mount:
     def start(self) -> None:
         """Returns when the directory is a mountpoint. Fails with the log when the process ends or takes too long."""
         assert self.process is None, "already started"
-        command = [*COMMAND, "mount", self.source, str(self.path), "--foreground", "--log-file", str(self.log_file)]
-        with self.output_file.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*command, "-o", join_options(self.options)],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=environment(self.server),
-                cwd="/",
-            )
-        self._watchdog = threading.Timer(WATCHDOG, self.process.kill)
+        arguments = ["mount", self.source, str(self.path), "--foreground", "--log-file", str(self.log_file)]
+        self.process = self._launch([*arguments, "-o", join_options(self.options)])
+        self._watchdog = threading.Timer(self.watchdog, self.process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
         end = time.monotonic() + START_LIMIT
@@ -132,6 +147,17 @@ class Mount:
             assert self.process.poll() is None, f"mount ended with {self.process.returncode}\n{self.output()}"
             assert time.monotonic() < end, f"no mount within {START_LIMIT:.0f} s\n{self.output()}"
             time.sleep(0.02)
+
+    def _launch(self, arguments: Sequence[str]) -> Process:
+        with self.output_file.open("ab") as output:
+            return subprocess.Popen(
+                [*COMMAND, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(self.server),
+                cwd="/",
+            )
 
     def umount(self) -> None:
         """An orderly end: umount(8) succeeds, the daemon publishes what it holds and exits with 0."""
