@@ -194,9 +194,68 @@ class S3Store:
             params["IfNoneMatch"] = "*"
         sends = 1 if conditional else SENDS  # what arrived wrong would be in the way of the second
         try:
-            integrity = self.capabilities.integrity
+            work = sender(
+                self.capabilities.integrity, "put_object", f"PUT {key}", params, payload, lambda answer: answer
+            )
+            answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
+        except Changed as error:
+            there = await self._written_by_us(key, payload.size, metadata.get(WRITE_ID), "")
+            if there is None:
+                raise Exists(str(error)) from None
+            return there
+        etag, modified = s3answers.bare_etag(answer.get("ETag", "")), s3answers.answered_at(answer)
+        return ObjectInfo(key, payload.size, etag, modified, self.options.storage_class or "STANDARD", dict(metadata))
+
+    async def copy(
+        self, source: str, target: str, *, etag: str, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
+        params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
+        work, what = call("copy_object", params, nothing), f"COPY {source} to {target}"
+        if source == target:
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
+            return await self.head(target)
+        original = await self._check_still(source, etag)  # before the target is touched
+        try:
+            await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
+        except (Transient, DeadlineExceeded, EndpointDown) as error:
+            if (there := await self._copied(original, target, metadata)) is None:
+                raise error from None
+            return there
+        if etag:
+            await self._check_still(source, etag)
+        return await self.head(target)
+
+    async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
+        try:
+            work = call("delete_object", self._make.target(key), nothing)
+            await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work, key)
+        except NotFound:
+            return
+
+    # Objects in parts.
+
+    async def create_upload(self, key: str, *, metadata: Mapping[str, str]) -> str:
+        params = self._make.target(key) | self._make.new_object(metadata)
+        if self.capabilities.integrity == "crc32":
+            params["ChecksumAlgorithm"] = "CRC32"  # Amazon refuses a part's checksum that was not announced here
+        work = call("create_multipart_upload", params, lambda answer: s3answers.upload_id(answer["UploadId"]))
+        what = f"CREATE UPLOAD {key}"
+        # Once: when the answer is lost the upload may be there, and only the caller's journal can find it.
+        lane = replace(self._lanes.change, attempts=1)
+        upload_id = await self._requests.run(lane, "CreateMultipartUpload", what, work)
+        self._write_ids[upload_id] = metadata.get(WRITE_ID, "")
+        return upload_id
+
+    async def upload_part(self, key: str, upload_id: str, number: int, payload: Payload) -> UploadedPart:
+        params, what = self._make.part(key, upload_id, number), f"PUT {key} part {number}"
         work = sender(
-            integrity, "upload_part", what, params, payload, lambda answer: s3answers.bare_etag(answer["ETag"])
+            self.capabilities.integrity,
+            "upload_part",
+            what,
+            params,
+            payload,
+            lambda answer: s3answers.bare_etag(answer["ETag"]),
         )
         etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)
