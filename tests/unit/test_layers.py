@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "errors", "objects", "records", "intents", "version", "attributes", "layout", "parts", "window",
-        "tempnames", "nodecopy", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
+        "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
         "configfile", "credentials", "config", "log", "memory", "partbuffer", "endpoint",
@@ -25,10 +25,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "upload", "copies", "changes", "content", "writer", "tree", "reader", "listing", "publisher", "waiting",
-        "recover", "namespace", "files", "mirror",
+        "recover", "takeover", "namespace", "files", "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "replies", "operation", "fuse"),
-    "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
+    "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "recovercmd", "cli", "__main__"),
 }
 # fmt: on
 ORDER = [module for modules in LAYERS.values() for module in modules]
