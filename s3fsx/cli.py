@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from . import __version__, config, lastwords, launch, log, mountpoint, report
+from . import __version__, config, lastwords, launch, log, mountpoint, report, values
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
-from .errors import ConfigError, S3fsxError
+from .errors import ConfigError, S3fsxError, StoreError
 from .status import mounts, read_status, removed_if_dead, socket_path
 
 DESCRIPTION = (
@@ -30,6 +30,7 @@ examples:
   s3fsx mount pve1 /mnt/pve/s3          # all settings from /etc/s3fsx/pve1.toml
   s3fsx status
   s3fsx umount /mnt/pve/s3
+  s3fsx recover pve1                    # what is unfinished in the bucket; changes nothing without --apply
 
   /etc/fstab:  pve1  /mnt/pve/s3  s3fsx  _netdev,nofail  0 0
 
@@ -39,6 +40,7 @@ Keys: access_key and secret_key in a file with mode 0600 or in S3FSX_ACCESS_KEY 
 credentials_file=FILE, or the AWS chain (AWS_* variables, ~/.aws, instance role). Never in -o.
 """
 EXIT_INTERRUPTED = 130
+PRICE = 0.023  # USD per GB and month: Amazon S3 Standard, us-east-1, first 50 TB
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -87,6 +89,26 @@ def build_parser() -> argparse.ArgumentParser:
 
     check = command("check", _check, "try SOURCE: connect, list, write, rename, read, delete; with latencies", options)
     check.add_argument("source", metavar="SOURCE", help="as for mount")
+
+    recover = command(
+        "recover",
+        _recover,
+        "show unfinished uploads of SOURCE, whose they are and what they cost; with --apply deal with them",
+        options,
+    )
+    recover.add_argument("source", metavar="SOURCE", help="as for mount")
+    recover.add_argument(
+        "--apply", action="store_true", help="do it: for this machine's journal, or what is chosen here"
+    )
+    which = recover.add_mutually_exclusive_group()
+    which.add_argument("--node", default="", metavar="NODE", help="a node that is gone for good, by id or host name")
+    which.add_argument(
+        "--older-than", type=_age, metavar="AGE", help="uploads that no journal names and that are older, such as 7d"
+    )
+    recover.add_argument(
+        "--price", type=_price, default=PRICE, metavar="USD", help=f"of a GB and month ({PRICE}: Amazon S3 Standard)"
+    )
+    recover.add_argument("--json", action="store_true", help="as JSON")
 
     settings = commands.add_parser("config", help="show settings", description="Show settings.")
     show = settings.add_subparsers(metavar="COMMAND", required=True).add_parser(
@@ -260,10 +282,41 @@ def _check(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _recover(args: argparse.Namespace) -> int:
+    settings = config.load(args.source, args.options).settings
+    log.setup("info" if args.apply else "warning", foreground=True, debug=args.debug)
+    import trio
+
+    from .recovercmd import Wish, recover
+
+    wish = Wish(args.apply, args.node, args.older_than, args.price, args.json)
+    try:
+        left = trio.run(recover, settings, wish, sys.stdout.write)
+    except StoreError as error:
+        raise S3fsxError(launch.explain(error, settings)) from error
+    if left:
+        raise S3fsxError(f"{left} were left as they are; the lines above say why")
+    return EXIT_OK
+
+
 def _config_show(args: argparse.Namespace) -> int:
     effective = config.load(args.source, args.options).effective
     sys.stdout.writelines(f"{line}\n" for line in report.config_lines(effective))
     return EXIT_OK
+
+
+def _age(text: str) -> float:
+    try:
+        return float(values.duration(0, 36500 * 86400).parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _price(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1000:
+        raise argparse.ArgumentTypeError("0 to 1000 USD")
+    return value
 
 
 def _seconds(text: str) -> float:

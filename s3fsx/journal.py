@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS node (
 )
 
 FILE = "journal.sqlite"
+_DISK = (8, 10, 13, 14)  # SQLITE_READONLY, _IOERR, _FULL, _CANTOPEN: says nothing about what is in the file
 _UPLOADS = "write_id, upload_id, state, key, path, created, size, parts, etag, modified"
 _INTENTS = "intent_id, phase, path, created, pieces"
 
@@ -244,6 +245,9 @@ def _insert(table: str, columns: str) -> str:
 
 
 def _unusable(path: str, error: Exception) -> ConfigError:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
+    if isinstance(error, OSError) or code in _DISK:
+        return ConfigError(f"state_dir {os.path.dirname(path)}: {error}; s3fsx keeps its journal there")
     return ConfigError(
         f"the journal {path} cannot be used ({error}). It is kept. To go on without it move it away, mount, and let "
         "'s3fsx recover SOURCE' show which unfinished uploads in the bucket may be its own"

@@ -13,16 +13,48 @@ from collections.abc import Callable
 
 import trio
 
-from .errors import S3fsxError
+from .errors import Changed, NotFound, S3fsxError
 from .journal import Journal
-from .nodecopy import CopiedUpload, NodeCopy, copied, to_json
-from .objects import Payload, Store
+from .nodecopy import CopiedUpload, NodeCopy, copied, directory, from_json, to_json
+from .objects import ObjectInfo, Payload, Store
 
 log = logging.getLogger("s3fsx.mirror")
 
 SETTLE = 1.0  # seconds
 _AGAIN = 60.0  # seconds after a failure
+_MAX_SIZE = 16 << 20  # bytes of a copy; that of 10 000 uploads has 5 MiB
 _LAST = 5.0  # seconds that the end of the mount waits for the last copy
+
+
+async def read_copies(store: Store, prefix: str) -> tuple[list[NodeCopy], list[str]]:
+    """Of every node that mounts this prefix; and, each in one line, what is wrong with those that cannot be read."""
+    copies: list[NodeCopy] = []
+    unreadable: list[str] = []
+    token: str | None = None
+    while True:
+        page = await store.list_page(directory(prefix), delimiter="", token=token)
+        for listed in page.objects:
+            try:
+                body = await _newest(store, listed)
+                copies.append(from_json(listed.key, prefix, body))
+            except NotFound:
+                continue  # its journal is empty by now
+            except ValueError as e:
+                unreadable.append(str(e))
+        token = page.next_token
+        if token is None:
+            return copies, unreadable
+
+
+async def _newest(store: Store, info: ObjectInfo) -> bytes:
+    """A node at work may write its copy anew while it is read."""
+    while True:
+        if info.size > _MAX_SIZE:
+            raise ValueError(f"{info.key}: is no copy of a journal ({info.size} bytes)")
+        try:
+            return await store.get_range(info.key, 0, info.size, etag=info.etag)
+        except Changed:
+            info = await store.head(info.key)
 
 
 class Mirror:
@@ -53,6 +85,20 @@ class Mirror:
                 seen = -1  # some are too young
             if self._failing:
                 await trio.sleep(_AGAIN)
+
+    async def look_for_lost(self, source: str) -> None:
+        """A journal that was just made: if this host has left a copy in the bucket, another one was lost."""
+        try:
+            copies, _ = await read_copies(self._store, self._prefix)
+            for copy in copies:
+                if copy.host == self._host and copy.node != self._journal.node:
+                    log.warning(
+                        "the journal here is new, and the bucket has that of node %s of this host, with %d unfinished "
+                        "uploads; unless that is another mount at work: s3fsx recover %s --node %s",
+                        copy.node, len(copy.uploads), source, copy.node,
+                    )  # fmt: skip
+        except S3fsxError as e:
+            log.info("no journal copies could be looked for (%s)", e)
 
     async def finish(self) -> None:
         """The mount ends: what is left in the journal is in the copy, and without anything left there is none."""

@@ -246,6 +246,8 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
             mount = Mount(settings, store, journal, cache, _guarded(background), mountpoint)
             try:
                 if not settings.read_only:
+                    if journal.new:
+                        await mount.mirror.look_for_lost(source(settings))
                     await mount.recovery.run()
                 await _serve(mount, mountpoint, ready, background, stop)
             except Exception as e:

@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import trio
 
@@ -57,33 +58,57 @@ async def open_journal(settings: Settings, directory: str) -> Journal:
     try:
         return Journal.open(directory)
     except JournalInUse:
-        who = await trio.to_thread.run_sync(holder, settings)
-        raise S3fsxError(who or f"{directory} is in use by an s3fsx that shows no status; wait for its end") from None
+        error = await trio.to_thread.run_sync(in_use, settings, directory)
+        raise error from None
 
 
-def holder(settings: Settings) -> str:
-    """Who has this bucket and prefix, by the status sockets; "" when none of them says so."""
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """The process that has the journal. mounted: it still serves ``path``."""
+
+    pid: int
+    path: str
+    source: str
+    mounted: bool
+
+    def __str__(self) -> str:
+        if self.mounted:
+            return f"pid {self.pid} serves {self.source} on {self.path}"
+        return (
+            f"pid {self.pid} is still publishing what was written to {self.path}, or a program still uses it "
+            f"('s3fsx status {self.path}' shows more)"
+        )
+
+
+def holder(settings: Settings) -> Holder | None:
+    """Who has this bucket and prefix, by the status sockets; None when none of them says so. Blocks."""
     try:
         found = sockets(settings.runtime_dir)
     except S3fsxError:
-        return ""
+        return None
     for socket in found:
         try:
             document = read_status(socket)
         except S3fsxError:
             continue
         endpoint = document.get("endpoint")
-        url = endpoint.get("url") if isinstance(endpoint, dict) else None
-        if (document.get("source"), url) != (source(settings), url(settings)):
+        where = endpoint.get("url") if isinstance(endpoint, dict) else None
+        if (document.get("source"), where) != (source(settings), url(settings)):
             continue
         pid, path = document.get("pid"), str(document.get("mountpoint"))
-        if is_mounted(path, settings.bucket, settings.prefix):
-            return f"pid {pid} serves {source(settings)} on {path}: unmount that, or give this mount its own state_dir"
-        return (
-            f"pid {pid} is still publishing what was written to {path}, or a program still uses it "
-            f"('s3fsx status {path}' shows more): mount again when it has ended"
-        )
-    return ""
+        mounted = is_mounted(path, settings.bucket, settings.prefix)
+        return Holder(pid if isinstance(pid, int) else 0, path, source(settings), mounted)
+    return None
+
+
+def in_use(settings: Settings, directory: str) -> S3fsxError:
+    """For JournalInUse: not ConfigError, as who holds it will end. Blocks."""
+    who = holder(settings)
+    if who is None:
+        return S3fsxError(f"{directory} is in use by an s3fsx that shows no status; wait for its end")
+    if who.mounted:
+        return S3fsxError(f"{who}: unmount that, or give this mount its own state_dir")
+    return S3fsxError(f"{who}: mount again when it has ended")
 
 
 def source(settings: Settings) -> str:

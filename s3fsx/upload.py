@@ -10,12 +10,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import trio
 
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
+from .journal import JournalError
 from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import compare_parts, composite_etag, copy_ranges
 from .protection import Protection
@@ -280,8 +282,9 @@ class Upload:
         self.stop()
         if self._stray and self.record.modified and self.key not in self._transfers.strays:
             self._stray = False  # claimed: the object belongs to a later publication
-        state = "removing" if self._stray else "aborting"
-        self.record = await self._transfers.journal.change(self.record, state=state)
+        self.record = replace(self.record, state="removing" if self._stray else "aborting")
+        with suppress(JournalError):  # a full disk keeps no part in the bucket; that the record stays is told below
+            await self._transfers.journal.put(self.record)
         while self.in_flight:  # a part that arrives after the abort would stay as an orphan
             await self._moved.wait()
         await abort_record(self._transfers, self.record, stray=self._stray)

@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
-        "parts", "window", "tempnames", "nodecopy", "values", "settings", "aliases", "mountopts", "configdoc",
+        "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
         "s3options",
     ),
     "L1 resources": (
@@ -27,10 +27,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "listing",
-        "publisher", "waiting", "recover", "namespace", "files", "mirror",
+        "publisher", "waiting", "recover", "takeover", "namespace", "files", "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "callers", "replies", "operation", "fuse"),
-    "L4 composition": ("daemon", "launch", "report", "probe", "check", "ending", "mount", "cli", "__main__"),
+    "L4 composition": (
+        "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "cli", "__main__",
+    ),
 }
 # fmt: on
 ORDER = [module for modules in LAYERS.values() for module in modules]
