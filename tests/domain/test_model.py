@@ -506,7 +506,7 @@ def sizes(schedule: SmallSchedule, seed: int) -> SmallSchedule:
     return schedule if seed % 5 else SmallSchedule(SMALL_PART, SMALL_PART, uniform=True)
 
 
-EXPECTED = "could not be|renamed, but|could not abort|is lost"
+EXPECTED = "could not be|renamed, but|could not abort|is lost|without checksums"
 
 
 async def run(mount: Domain, models: list[Model], steps: int) -> None:
