@@ -121,7 +121,7 @@ def after_the_first_get(action: Callable[[str], None]) -> Rule:
                 action(request.key)
                 done.append(request.key)
 
-    return Rule(Meanwhile(act), {"GET"}, skip=1)
+    return Rule(Meanwhile(act), {"GET"}, "^dump/", skip=1)
 
 
 @pytest.mark.expect_log("^WARNING", optional=True)
