@@ -25,7 +25,9 @@ from tests.s3server import S3Server
 pytestmark = [
     pytest.mark.mount,
     pytest.mark.rgw,
-    pytest.mark.expect_log("is not what was stored|fetching them again|wrong bytes came|cannot be verified|is down", optional=True),
+    pytest.mark.expect_log(
+        "is not what was stored|fetching them again|wrong bytes came|cannot be verified|is down", optional=True
+    ),
 ]
 
 FLIPS = int(os.environ.get("S3FSX_TEST_FLIPS", "12"))
