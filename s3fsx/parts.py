@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from s3fsx.checksum import GRAIN
 from s3fsx.errors import ConfigError, TooLarge
 from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
 
@@ -79,7 +80,8 @@ def copy_ranges(start: int, length: int, piece: int) -> tuple[tuple[int, int], .
     """Cut ``length`` bytes from ``start`` into (start, length) ranges for UploadPartCopy.
 
     About ``piece`` bytes each, all equal but the last, which is never larger; each at least MIN_PART, so that
-    other parts may follow (unless the whole is smaller), and at most MAX_PART; at most MAX_PARTS of them.
+    other parts may follow (unless the whole is smaller), and at most MAX_PART; at most MAX_PARTS of them. Whole grains
+    but for the last, so that the checksums of what is copied are those of the copy.
     Raises TooLarge for more than MAX_OBJECT bytes.
     """
     if length > MAX_OBJECT:
@@ -89,9 +91,10 @@ def copy_ranges(start: int, length: int, piece: int) -> tuple[tuple[int, int], .
     piece = min(max(piece, MIN_PART), MAX_PART)
     count = min(-(-length // piece), MAX_PARTS)
     while True:
-        each = -(-length // count)
+        each = -(-length // (count * GRAIN)) * GRAIN
+        count = -(-length // each)
         tail = length - (count - 1) * each
-        # Dropping a range makes the others larger, but happens only while they are within 10 kB of MIN_PART.
+        # Dropping a range makes the others larger, by a grain at most while they are few.
         if tail >= MIN_PART or count == 1:
             break
         count -= 1

@@ -24,7 +24,7 @@ DIRECTORY = ".s3fsx/sums/"
 
 _MEMORY = 16 << 20  # bytes, but for one entry that is larger by itself: those of 4 TB
 _MISSING = 60.0  # seconds
-_SAVE = 10.0  # seconds the publication of an object may be held up for its sums
+_SAVE = 60.0  # seconds the publication of an object may be held up for its sums: parts of others are in the queue
 _NEWEST = 1000
 
 

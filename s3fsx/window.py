@@ -6,9 +6,9 @@ knows the blocks it has planned and not dropped, and they never overlap.
 A *run* is a stretch of sequential reading. The further a run has come, the further ahead it looks and the
 larger its blocks are: as far ahead as it has read, in blocks of up to that size, from ``first`` to ``block``
 (so ``head -c 1M`` plans 3 MiB at most). A read elsewhere starts a new run with one small block and nothing ahead, so a
-reader at random places fetches about ``first`` bytes per read. The kernel sends its read-ahead in
-requests that overtake one another, so a run tolerates reads within ``NEAR`` of its front; it looks ahead only
-while at least half of what it passes over is really read, so strides do not pass for sequential reading.
+reader at random places fetches about ``first`` bytes per read: what can be verified by itself. The kernel sends its
+read-ahead in requests that overtake one another, so a run tolerates reads within ``NEAR`` of its front; it looks ahead
+only while at least half of what it passes over is really read, so strides do not pass for sequential reading.
 
 State is bounded: all blocks lie between ``front - NEAR - block`` and ``front + limit + block``, but for those the
 last read needed.

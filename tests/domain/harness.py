@@ -98,7 +98,7 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> SmallSchedule:
     for name in ("memory", "partbuffer", "content"):
         monkeypatch.setattr(f"s3fsx.{name}.CHUNK", KIB)
     monkeypatch.setattr("s3fsx.partbuffer._ZEROS", bytes(KIB))
-    for name in ("checksum", "sums", "verified"):
+    for name in ("checksum", "parts", "sums", "verified"):
         monkeypatch.setattr(f"s3fsx.{name}.GRAIN", KIB)
     monkeypatch.setattr("s3fsx.reader.FIRST", KIB)
     for name in ("reader", "sums", "verified"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -120,7 +121,7 @@ def after_the_first_get(action: Callable[[str], None]) -> Rule:
                 action(request.key)
                 done.append(request.key)
 
-    return Rule(Meanwhile(act), {"GET"}, skip=1)
+    return Rule(Meanwhile(act), {"GET"}, "^dump/", skip=1)
 
 
 @pytest.mark.expect_log("^WARNING", optional=True)
@@ -140,9 +141,10 @@ def test_an_object_that_vanishes_under_a_reader_is_stale(place: Place, key: str)
     assert data == OBJECT[: len(data)]
 
 
-def test_without_a_checksum_for_ranges_a_bit_flipped_over_plain_http_reaches_the_reader(place: Place, key: str) -> None:
-    """What happens, not what is wanted: see test_store. It is one bit, at the place where the wire flipped it."""
-    with place.proxy.fault(Rule(Flip("answer"), {"GET"}, times=1)):
+def test_a_bit_flipped_in_a_large_object_of_another_tool_reaches_the_reader(place: Place, key: str) -> None:
+    """What happens, not what is wanted: S3 has no checksum for a range, and there are none of ours beside this object.
+    It is one bit, at the place where the wire flipped it. For all others see test_verified."""
+    with place.proxy.fault(Rule(Flip("answer"), {"GET"}, rf"^{re.escape(key)}$", times=1)):
         data, outcome = place.read(key)
     assert outcome.error is None
     assert len(data) == len(OBJECT)

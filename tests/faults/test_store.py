@@ -257,7 +257,7 @@ async def test_bits_flipped_every_time_are_an_error(place: Place, kind: str, ope
 
 
 async def test_without_a_checksum_for_ranges_a_bit_flipped_on_the_way_back_is_not_noticed(place: Place) -> None:
-    """What happens, not what is wanted: S3 has no checksum for a range, and plain HTTP none at all. TLS has one."""
+    """Why there is ``verified``: S3 has no checksum for a range, and plain HTTP none at all. (TLS has one.)"""
     with place.proxy.fault(Rule(Flip("answer", at=0.5), {"GET"}, times=1)):
         got = await place.store.get_range("there", 0, 1000, etag=place.object.etag)
     assert [i for i, (a, b) in enumerate(zip(got, BODY[:1000], strict=True)) if a != b] == [500]

@@ -88,6 +88,7 @@ def test_backup_is_one_upload_and_no_copy(
     asked = mount.server.requests_since(mark, mount.bucket)
     assert (asked["COPY"], asked["COPY PART"]) == (0, 0), asked
     assert (asked["CREATE UPLOAD"], asked["COMPLETE"], asked["ABORT"]) == (1, 1, 0), asked
+    assert asked["PUT"] == 1, "its checksums"
     assert mount.view.uploads() == []
     vzdump.finish(job, "nightly\n", log)
 
@@ -114,7 +115,10 @@ def test_backup_survives_a_remount(mount: Mount, image: Path, log: Path) -> None
         f"{STEM}.vma.zst.notes",
         f"{STEM}.vma.zst.protected",
     ]
+    mark = mount.server.mark(mount.bucket)
     assert unpacked_sha256(job.target, ".zst") == file_sha256(image)
+    asked = [request for request in mount.server.requests(mark, mount.bucket) if ".s3fsx/" in request.key]
+    assert [request.kind for request in asked] == ["GET"], "its checksums, once"
 
 
 def test_memory_and_disk_stay_bounded(make_mount: MakeMount, tmp_path: Path) -> None:

@@ -89,9 +89,10 @@ def check_ranges(start: int, length: int, piece: int) -> None:
     else:
         assert len(ranges) == (length > 0)
     assert len({size for _, size in ranges[:-1]}) <= 1
+    assert all(size % MIB == 0 for _, size in ranges[:-1])
     assert all(size <= ranges[0][1] for _, size in ranges)
     wanted = max(min(max(piece, MIN_PART), MAX_PART), -(-length // MAX_PARTS))
-    assert all(size < 2 * wanted for _, size in ranges)
+    assert all(size < 2 * wanted + MIB for _, size in ranges)
 
 
 @given(st.integers(0, 1 << 40), st.one_of(st.integers(0, 1 << 26), st.integers(0, MAX_OBJECT)), st.integers(0, 1 << 34))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.window import BACK, NEAR, Block, Plan, Window
+from s3fsx.window import BACK, FIRST, NEAR, Block, Plan, Window
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -142,6 +142,24 @@ def test_head_of_a_huge_file(step: int) -> None:
     reader = caller(HUGE)
     reader.read_all(sequence(0, MIB, step))
     assert reader.cost < 4 * MIB
+
+
+@pytest.mark.parametrize("step", [4 * KIB, 128 * KIB, MIB])
+def test_by_default_blocks_are_whole_grains_and_the_head_of_a_huge_file_still_costs_little(step: int) -> None:
+    reader = caller(HUGE, first=FIRST)
+    reader.read_all(sequence(0, MIB, step))
+    assert reader.cost < 4 * MIB
+    reader.read_all(sequence(MIB, 100 * MIB, step))
+    reader.read_all((offset, 4 * KIB) for offset in (50 * GIB + 5, 7 * GIB - 1, 20 * GIB))
+    assert all(block.start % MIB == 0 and block.length % MIB == 0 for block in reader.fetched)
+    assert [block.length for block in reader.fetched[-4:]] == [MIB] * 4  # the second of them is across a border
+
+
+def test_an_object_that_is_verified_as_a_whole_is_one_block() -> None:
+    size = 8 * MIB - 5
+    reader = caller(size, first=8 * MIB)
+    reader.read_all([(size - 10, 4 * KIB), (0, 128 * KIB), (3 * MIB, MIB)])
+    assert reader.fetched == [Block(0, size)]
 
 
 def test_a_sequential_reader_gets_large_blocks_and_the_whole_limit() -> None:
