@@ -146,6 +146,7 @@ class Mount:
             },
             "verified_by": capabilities.integrity,
             "conditional_writes": capabilities.conditional_put,
+            "object_lock": capabilities.object_lock,
             "notes": list(capabilities.notes),
             "memory": {
                 "budget": self.budget.total,

@@ -118,6 +118,15 @@ class Protection:
             return
         raise FileSystemError(errno.EPERM, f"{key}: is protected by {key}{SUFFIX}")
 
+    async def keeps(self, key: str) -> bool:
+        """Somebody protected what we left there, and have to remove."""
+        try:
+            await self.require_free(key, ours=True)
+        except FileSystemError as e:
+            log.info("%s; it stays", e)
+            return True
+        return False
+
     async def require_movable(self, keys: Iterable[str]) -> None:
         """Of a whole directory: copies have no holds, so neither protected objects nor their marks move."""
         if not self.real:
