@@ -264,7 +264,7 @@ def test_uploads_cannot_be_listed_under_a_condition(guest: Guest) -> None:
 
 
 async def test_what_is_missing_is_not_forbidden(guest: Guest) -> None:
-    """To keys that may not list the whole bucket RGW (and Amazon) says 403 of it; the list below the prefix knows."""
+    """To keys that may not list the whole bucket RGW says 403 of it; the list below the prefix knows."""
     missing = f"{PREFIX}dump/missing"
     guest.denied("head_object", Key=missing)
     with pytest.raises(FileNotFoundError):
