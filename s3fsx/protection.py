@@ -72,7 +72,8 @@ class Protection:
         log.info("%s: protected by a legal hold", key)
 
     async def lift(self, mark: str) -> None:
-        """After the mark was removed. When the hold cannot be lifted the mark is put back: nothing has changed."""
+        """After the mark was removed. When the hold cannot be lifted the mark is put back: nothing has changed. Not
+        where the hold may be off, and only the answer was lost: a mark must have one."""
         if not self.real:
             return
         key = mark.removesuffix(SUFFIX)
@@ -82,9 +83,11 @@ class Protection:
             return
         except S3fsxError:
             try:
+                if not await self._store.legal_hold(key):
+                    return
                 await self._store.put(mark, Payload.of(b""), metadata={})
             except S3fsxError as e:
-                log.warning("%s: still has its legal hold, but not its mark, which could not be put back: %s", key, e)
+                log.warning("%s: may still have its legal hold, but not its mark: protect it again (%s)", key, e)
             raise
         log.info("%s: legal hold lifted", key)
 

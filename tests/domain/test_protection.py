@@ -271,7 +271,35 @@ async def test_a_hold_that_cannot_be_lifted_brings_the_mark_back(locked: Domain)
     assert not held(locked)
 
 
-@pytest.mark.expect_log("still has its legal hold, but not its mark")
+async def test_a_hold_whose_lifting_was_not_confirmed(locked: Domain) -> None:
+    """A mark put back would be one without a hold."""
+    await locked.write(X, b"backup")
+    await protect(locked)
+    locked.store.fail_next("set_legal_hold", ServerFault("its answer was lost"), after_effect=True)
+    await locked.unlink(MARK)
+    assert locked.paths() == [X]
+    await locked.unlink(X)
+
+
+@pytest.mark.expect_log("may still have its legal hold, but not its mark")
+async def test_a_hold_of_which_nothing_is_known(locked: Domain) -> None:
+    await locked.write(X, b"backup")
+    await protect(locked)
+    locked.store.fail_next("set_legal_hold", ServerFault("its answer was lost"), after_effect=True)
+    unlink, legal_hold = locked.unlink(MARK), locked.store.legal_hold
+
+    async def unanswered(key: str) -> bool:
+        if key == locked.key(X):
+            raise ServerFault("503")
+        return await legal_hold(key)
+
+    locked.store.legal_hold = unanswered  # type: ignore[method-assign]
+    with pytest.raises(ServerFault):
+        await unlink
+    assert locked.paths() == [X]
+
+
+@pytest.mark.expect_log("may still have its legal hold, but not its mark")
 async def test_a_mark_that_cannot_be_put_back_leaves_the_hold(locked: Domain) -> None:
     await locked.write(X, b"backup")
     await protect(locked)
