@@ -18,18 +18,24 @@ import trio
 from .errors import FileSystemError, NotFound, Rejected, S3fsxError
 from .layout import MAX_KEY
 from .objects import Payload, Store
+from .tempnames import is_temporary
 
 log = logging.getLogger("s3fsx.protection")
 
 SUFFIX = ".protected"
 _AT_ONCE = 8
-# Files of which a retention keeps nothing: the mark itself, and what vzdump works with and removes after each backup.
-_SCRATCH = re.compile(r"(\.protected|(^|/)vzdump-[^/]+\.tmp/[^/]+)$")
+_VZDUMP_DIRECTORY = re.compile(r"(^|/)vzdump-[^/]+\.tmp/[^/]+$")
 
 
 def is_mark(name: str) -> bool:
     """Of a file name or a key."""
     return name.endswith(SUFFIX) and name.rpartition("/")[2] != SUFFIX
+
+
+def is_scratch(key: str) -> bool:
+    """A bucket's default retention falls on these, too, and is not meant for them: the mark, what Proxmox writes before
+    it renames it, and the directory vzdump works in and removes after each backup."""
+    return is_mark(key) or is_temporary(key.rpartition("/")[2]) or _VZDUMP_DIRECTORY.search(key) is not None
 
 
 class Protection:
@@ -103,7 +109,7 @@ class Protection:
         try:
             if await self._store.legal_hold(key):
                 raise FileSystemError(errno.EPERM, f"{key}: has a legal hold")
-            if not ours and not _SCRATCH.search(key):
+            if not ours and not is_scratch(key):
                 until = await self._store.retained_until(key)
                 if until > time.time():
                     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(until))

@@ -369,6 +369,19 @@ async def test_vzdump_can_clean_up_under_a_retention(locked: Domain) -> None:
     assert await refusal(locked.unlink(X)) == errno.EPERM
 
 
+async def test_notes_under_a_retention(locked: Domain) -> None:
+    """file_set_contents: written once; a change is refused, and its temporary file can be removed."""
+    locked.store.retention = 86_400
+    notes, temporary = f"{X}.notes", f"{X}.notes.tmp.77"
+    await locked.write(temporary, b"first")
+    await locked.rename(temporary, notes)
+    await locked.write(temporary, b"second")
+    assert await refusal(locked.rename(temporary, notes)) == errno.EPERM
+    await locked.unlink(temporary)
+    assert locked.paths() == [notes]
+    assert locked.stored(notes) == b"first"
+
+
 async def test_a_retention_that_is_over_keeps_nothing(locked: Domain) -> None:
     await locked.write(X, b"backup")
     locked.store.objects[locked.key(X)].retained = 1e9

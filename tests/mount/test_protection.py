@@ -208,7 +208,7 @@ def test_a_backup_job_under_a_default_retention(rgw: S3Server, make_mount: MakeM
     again = notes.with_name(f"{notes.name}.tmp.2")
     again.write_text("edited")
     refused(lambda: again.rename(notes))
-    again.unlink(missing_ok=True)
+    again.unlink()
     refused(lambda: (mount.path / "template/iso/a.iso").rename(mount.path / "template/iso/b.iso"))
     mount.restart()
     assert archive.read_bytes() == BODY
