@@ -152,6 +152,7 @@ class Mount:
             },
             "verified_by": capabilities.integrity,
             "conditional_writes": capabilities.conditional_put,
+            "object_lock": capabilities.object_lock,
             "notes": list(capabilities.notes),
             "reads": asdict(self.verified.counters),
             "memory": {

@@ -18,18 +18,24 @@ import trio
 from .errors import FileSystemError, NotFound, Rejected, S3fsxError
 from .layout import MAX_KEY
 from .objects import Payload, Store
+from .tempnames import is_temporary
 
 log = logging.getLogger("s3fsx.protection")
 
 SUFFIX = ".protected"
 _AT_ONCE = 8
-# Files of which a retention keeps nothing: the mark itself, and what vzdump works with and removes after each backup.
-_SCRATCH = re.compile(r"(\.protected|(^|/)vzdump-[^/]+\.tmp/[^/]+)$")
+_VZDUMP_DIRECTORY = re.compile(r"(^|/)vzdump-[^/]+\.tmp/[^/]+$")
 
 
 def is_mark(name: str) -> bool:
     """Of a file name or a key."""
     return name.endswith(SUFFIX) and name.rpartition("/")[2] != SUFFIX
+
+
+def is_scratch(key: str) -> bool:
+    """A bucket's default retention falls on these, too, and is not meant for them: the mark, what Proxmox writes before
+    it renames it, and the directory vzdump works in and removes after each backup."""
+    return is_mark(key) or is_temporary(key.rpartition("/")[2]) or _VZDUMP_DIRECTORY.search(key) is not None
 
 
 class Protection:
@@ -72,7 +78,8 @@ class Protection:
         log.info("%s: protected by a legal hold", key)
 
     async def lift(self, mark: str) -> None:
-        """After the mark was removed. When the hold cannot be lifted the mark is put back: nothing has changed."""
+        """After the mark was removed. When the hold cannot be lifted the mark is put back: nothing has changed. Not
+        where the hold may be off, and only the answer was lost: a mark must have one."""
         if not self.real:
             return
         key = mark.removesuffix(SUFFIX)
@@ -82,9 +89,11 @@ class Protection:
             return
         except S3fsxError:
             try:
+                if not await self._store.legal_hold(key):
+                    return
                 await self._store.put(mark, Payload.of(b""), metadata={})
             except S3fsxError as e:
-                log.warning("%s: still has its legal hold, but not its mark, which could not be put back: %s", key, e)
+                log.warning("%s: may still have its legal hold, but not its mark: protect it again (%s)", key, e)
             raise
         log.info("%s: legal hold lifted", key)
 
@@ -100,7 +109,7 @@ class Protection:
         try:
             if await self._store.legal_hold(key):
                 raise FileSystemError(errno.EPERM, f"{key}: has a legal hold")
-            if not ours and not _SCRATCH.search(key):
+            if not ours and not is_scratch(key):
                 until = await self._store.retained_until(key)
                 if until > time.time():
                     when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(until))
@@ -117,6 +126,15 @@ class Protection:
         except NotFound:
             return
         raise FileSystemError(errno.EPERM, f"{key}: is protected by {key}{SUFFIX}")
+
+    async def keeps(self, key: str) -> bool:
+        """Somebody protected what we left there, and have to remove."""
+        try:
+            await self.require_free(key, ours=True)
+        except FileSystemError as e:
+            log.info("%s; it stays", e)
+            return True
+        return False
 
     async def require_movable(self, keys: Iterable[str]) -> None:
         """Of a whole directory: copies have no holds, so neither protected objects nor their marks move."""

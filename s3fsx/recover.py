@@ -95,6 +95,6 @@ class Recovery:
             info = await upload.confirm()
         if wanted != record.key:
             await copy_object(self._transfers, Version(info), wanted, record.path)
-            await remove_stray(self._store, record)
+            await remove_stray(self._transfers, record)
         await self._journal.remove(record.write_id)
         log.info("%s: finished publishing %d bytes", record.path, record.size)

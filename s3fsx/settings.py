@@ -316,7 +316,7 @@ class Settings:
         True,
         values.flag(),
         "files",
-        "Show key, ETag and storage class as user.s3fsx.* attributes. Off spares one request per write(2).",
+        "Show key, ETag, storage class and legal hold as user.s3fsx.* attributes. Off spares one request per write(2).",
     )
     capacity: int = setting(
         PIB, values.size(GIB, EIB), "files", "Size that df and Proxmox show: S3 has none of its own."

@@ -334,19 +334,21 @@ async def abort_record(transfers: Transfers, record: UploadRecord, *, stray: boo
     """stray: should the upload have been completed after all, its object goes too."""
     await transfers.store.abort_upload(record.key, record.upload_id)
     if stray:
-        await remove_stray(transfers.store, record)
+        await remove_stray(transfers, record)
     if transfers.strays.get(record.key, record).write_id == record.write_id:
         transfers.strays.pop(record.key, None)
     await transfers.journal.remove(record.write_id)
 
 
-async def remove_stray(store: Store, record: UploadRecord) -> None:
+async def remove_stray(transfers: Transfers, record: UploadRecord) -> None:
     """Delete the object that was completed under a key it is not to keep, and nothing else: a server-side copy back to
-    that key has the same write id, but not the same time."""
+    that key has the same write id, but not the same time. One that somebody protected meanwhile stays."""
+    store = transfers.store
     info = await made_by(store, record.key, record.write_id)
     if info is None or (record.modified and (info.etag, info.modified) != (record.etag, record.modified)):
         return
-    await store.delete(record.key, known=info)
+    if not await transfers.protection.keeps(record.key):
+        await store.delete(record.key, known=info)
 
 
 async def abort_lost(transfers: Transfers, record: UploadRecord) -> None:

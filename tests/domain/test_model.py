@@ -21,7 +21,8 @@ RUNS = int(os.environ.get("S3FSX_TEST_MODEL_RUNS", "1"))
 STEPS = 120
 
 pytestmark = pytest.mark.expect_log(
-    "could not be|renamed, but|could not abort|is lost|without checksums|nothing was published|which somebody else made", optional=True
+    "could not be|renamed, but|could not abort|is lost|without checksums|nothing was published|which somebody else made",
+    optional=True,
 )
 
 

@@ -271,7 +271,35 @@ async def test_a_hold_that_cannot_be_lifted_brings_the_mark_back(locked: Domain)
     assert not held(locked)
 
 
-@pytest.mark.expect_log("still has its legal hold, but not its mark")
+async def test_a_hold_whose_lifting_was_not_confirmed(locked: Domain) -> None:
+    """A mark put back would be one without a hold."""
+    await locked.write(X, b"backup")
+    await protect(locked)
+    locked.store.fail_next("set_legal_hold", ServerFault("its answer was lost"), after_effect=True)
+    await locked.unlink(MARK)
+    assert locked.paths() == [X]
+    await locked.unlink(X)
+
+
+@pytest.mark.expect_log("may still have its legal hold, but not its mark")
+async def test_a_hold_of_which_nothing_is_known(locked: Domain) -> None:
+    await locked.write(X, b"backup")
+    await protect(locked)
+    locked.store.fail_next("set_legal_hold", ServerFault("its answer was lost"), after_effect=True)
+    unlink, legal_hold = locked.unlink(MARK), locked.store.legal_hold
+
+    async def unanswered(key: str) -> bool:
+        if key == locked.key(X):
+            raise ServerFault("503")
+        return await legal_hold(key)
+
+    locked.store.legal_hold = unanswered  # type: ignore[method-assign]
+    with pytest.raises(ServerFault):
+        await unlink
+    assert locked.paths() == [X]
+
+
+@pytest.mark.expect_log("may still have its legal hold, but not its mark")
 async def test_a_mark_that_cannot_be_put_back_leaves_the_hold(locked: Domain) -> None:
     await locked.write(X, b"backup")
     await protect(locked)
@@ -339,6 +367,19 @@ async def test_vzdump_can_clean_up_under_a_retention(locked: Domain) -> None:
     await locked.rmdir("dump/vzdump-qemu-100-2026_11_20-13_15_26.tmp")
     assert locked.paths() == [X]
     assert await refusal(locked.unlink(X)) == errno.EPERM
+
+
+async def test_notes_under_a_retention(locked: Domain) -> None:
+    """file_set_contents: written once; a change is refused, and its temporary file can be removed."""
+    locked.store.retention = 86_400
+    notes, temporary = f"{X}.notes", f"{X}.notes.tmp.77"
+    await locked.write(temporary, b"first")
+    await locked.rename(temporary, notes)
+    await locked.write(temporary, b"second")
+    assert await refusal(locked.rename(temporary, notes)) == errno.EPERM
+    await locked.unlink(temporary)
+    assert locked.paths() == [notes]
+    assert locked.stored(notes) == b"first"
 
 
 async def test_a_retention_that_is_over_keeps_nothing(locked: Domain) -> None:

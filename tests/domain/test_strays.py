@@ -65,6 +65,20 @@ async def test_what_another_tool_copied_back_is_not_deleted(small: Domain) -> No
     assert again.paths() == ["dump/x", "dump/x.tmp"]
 
 
+@pytest.mark.expect_log("could not abort")
+async def test_what_another_node_protected_stays(make: Make, schedule: SmallSchedule) -> None:
+    """It was seen under that name, complete, and somebody set a legal hold; deleting would hide it."""
+    locked = Capabilities(conditional_put=True, conditional_complete=True, object_lock=True)
+    small = make(FakeStore(capabilities=locked, min_part=4096), schedule=schedule)
+    await published_under_its_temporary_name(small)
+    await small.crash()
+    small.store.hold(small.key("dump/x"))
+    again = await small.restarted()
+    assert again.paths() == ["dump/x", "dump/x.tmp"]
+    assert again.store.hidden == []
+    await again.nothing_left()
+
+
 @pytest.mark.parametrize("honoured", [True, False])
 async def test_the_predicted_name_is_taken_meanwhile(make: Make, schedule: SmallSchedule, honoured: bool) -> None:
     """Nothing is replaced, nothing is lost, and the rename, which does replace, still works."""

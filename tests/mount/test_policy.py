@@ -263,8 +263,17 @@ def test_uploads_cannot_be_listed_under_a_condition(guest: Guest) -> None:
     guest.denied("list_multipart_uploads", Prefix=PREFIX)
 
 
+def test_the_pattern_for_everything_does_not_match_the_empty_prefix(guest: Guest) -> None:
+    """Why the manual leaves the condition out for a mount without a prefix; another quirk of Ceph RGW 16."""
+    everything = {"StringLike": {"s3:prefix": ["*"]}}
+    resource = [f"arn:aws:s3:::{guest.bucket}"]
+    guest.may([{"Effect": "Allow", "Action": ["s3:ListBucket"], "Resource": resource, "Condition": everything}])
+    guest.client.list_objects_v2(Bucket=guest.bucket, Prefix=PREFIX)
+    guest.denied("list_objects_v2", Prefix="")
+
+
 async def test_what_is_missing_is_not_forbidden(guest: Guest) -> None:
-    """To keys that may not list the whole bucket RGW (and Amazon) says 403 of it; the list below the prefix knows."""
+    """To keys that may not list the whole bucket RGW says 403 of it; the list below the prefix knows."""
     missing = f"{PREFIX}dump/missing"
     guest.denied("head_object", Key=missing)
     with pytest.raises(FileNotFoundError):

@@ -199,8 +199,17 @@ def test_a_backup_job_under_a_default_retention(rgw: S3Server, make_mount: MakeM
     archive.with_name(f"{NAME}.protected").unlink()
     subprocess.run(f"(echo a; date; echo b) > {mount.path}/dump/x.log", shell=True, check=True, timeout=60)
     assert mount.view.keys("dump/") == [f"dump/{NAME}", f"dump/{NAME}.notes", "dump/x.log"]
+    source = mount.path.parent / "source"
+    source.write_text("iso")
+    subprocess.run(["cp", "-p", str(source), str(mount.path / "template/iso/a.iso")], check=True, timeout=60)
+    assert mount.view.body("template/iso/a.iso") == b"iso"
     refused(archive.unlink)
     refused(notes.unlink)
+    again = notes.with_name(f"{notes.name}.tmp.2")
+    again.write_text("edited")
+    refused(lambda: again.rename(notes))
+    again.unlink()
+    refused(lambda: (mount.path / "template/iso/a.iso").rename(mount.path / "template/iso/b.iso"))
     mount.restart()
     assert archive.read_bytes() == BODY
 
