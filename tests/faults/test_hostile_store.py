@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import time
 from collections.abc import Callable
 
 import pytest
 
+from tests.exchange import Request
 from tests.faultproxy import Rule
 from tests.faults.place import Place
 from tests.hostile import (
     ETAG,
     EXTERNAL,
-    QUADRATIC,
     Says,
     answer,
     chunk,
@@ -23,8 +24,8 @@ from tests.hostile import (
     entities,
     head,
     listing,
-    paged,
 )
+from tests.mount.harness import eventually
 
 pytestmark = [
     pytest.mark.mount,
@@ -35,30 +36,30 @@ IN_TIME = 60.0  # seconds; the deadlines are 2 s, a listing may take several req
 
 LISTINGS: dict[str, Callable[[], Says]] = {
     "billion laughs": lambda: answer(listing(contents("d/&a9;"), doctype=entities()).replace("&amp;", "&")),
-    "quadratic": lambda: answer(listing(contents("d/" + "&a;" * 99), doctype=QUADRATIC).replace("&amp;", "&")),
     "external entity": lambda: answer(listing(contents("d/&a;"), doctype=EXTERNAL).replace("&amp;", "&")),
-    "a million tags": lambda: answer(listing("<a/>" * 1_000_000)),
     "200 MB": lambda: endless(head(200, Content_Length=str(200 << 20)), b"{" * (1 << 20)),
     "without an end": lambda: endless(head(200, Transfer_Encoding="chunked"), chunk(b"{" * (1 << 20))),
     "byte by byte": lambda: endless(head(200), b"<", 0.1),
     "100 Continue": lambda: endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.01),
     "the same page for ever": lambda: answer(listing(contents("d/a"), token="t")),
-    "pages in turn": lambda: paged(lambda n: listing(contents(f"d/{n}"), token=f"{n % 3}")),
     "negative size": lambda: answer(listing(contents("d/a", -1))),
-    "huge size": lambda: answer(listing(contents("d/a", 1 << 63))),
     "elsewhere": lambda: answer(listing(contents("e/a"))),
-    "above": lambda: answer(listing(contents("../../etc/passwd"))),
-    "ETag of two lines": lambda: answer(listing(contents("d/a", etag="a&#10;b"))),
     "no listing": lambda: answer("<html>log in</html>"),
     "nothing": lambda: answer(""),
     "redirect": lambda: answer("", 307, Location="http://127.0.0.1:1/"),
 }
 
 
+_numbers = itertools.count()
+
+
 @pytest.fixture
-def directory(place: Place) -> str:
-    place.view.put("d/a", b"content")
-    return str(place.mount.path / "d")
+def name(place: Place) -> str:
+    """A directory that is known and was never looked into, with the file ``a``: only the store can answer for it."""
+    made = f"hostile{next(_numbers)}"
+    place.view.put(f"{made}/a", b"content")
+    eventually(lambda: made in os.listdir(place.mount.path), f"{made} is seen")
+    return made
 
 
 def attempt(call: Callable[[], object]) -> str:
@@ -72,25 +73,25 @@ def attempt(call: Callable[[], object]) -> str:
     return ""
 
 
-def alive(place: Place, directory: str) -> None:
-    """The store is honest again, and it is the same process."""
+def alive(place: Place, name: str) -> None:
+    """The store is honest again, and it is the same process that finds the truth."""
     place.proxy.clear()
     assert place.mount.process is not None
     assert place.mount.process.poll() is None
-    place.works_again()
-    assert os.listdir(directory) == ["a"]
-    with open(f"{directory}/a", "rb") as file:
-        assert file.read() == b"content"
+    directory = place.mount.path / name
+    eventually(lambda: os.statvfs(place.mount.path).f_blocks > 0, "the storage is active again")
+    eventually(lambda: attempt(lambda: (directory / "a").read_bytes()) == "", "the file can be read")
+    eventually(lambda: os.listdir(directory) == ["a"], "the directory shows what is there")
+    assert (directory / "a").read_bytes() == b"content"
     assert place.mount.rss_peak_mib() < 128 + 128
 
 
 @pytest.mark.parametrize("make", LISTINGS.values(), ids=LISTINGS)
-def test_listings(place: Place, directory: str, make: Callable[[], Says]) -> None:
+def test_listings(place: Place, name: str, make: Callable[[], Says]) -> None:
     with place.proxy.fault(Rule(make(), {"LIST"})):
-        time.sleep(0.3)  # what was known is out of date
-        assert attempt(lambda: os.listdir(directory)) == "EIO"
+        assert attempt(lambda: os.listdir(place.mount.path / name)) == "EIO"
         assert os.statvfs(place.mount.path).f_namemax == 255
-    alive(place, directory)
+    alive(place, name)
 
 
 NAMES = [
@@ -99,18 +100,29 @@ NAMES = [
 ]  # fmt: skip
 
 
-def test_names(place: Place, directory: str) -> None:
+def test_names(place: Place, name: str) -> None:
     """What cannot be a name is not shown, whatever it would lead to; what only looks odd is."""
-    entries = [contents(f"d/{name}") for name in (*NAMES, "a", "a")]
-    body = listing(*entries, "<EncodingType>url</EncodingType>")
-    with place.proxy.fault(Rule(answer(body), {"LIST"}), Rule(answer("", 404), {"HEAD"})):
-        time.sleep(0.3)
+    entries = [contents(f"{name}/{odd}") for odd in (*NAMES, "a", "a")]
+    bodies = {
+        True: listing(*entries, "<EncodingType>url</EncodingType>").encode(),
+        False: listing(f"<CommonPrefixes><Prefix>{name}/</Prefix></CommonPrefixes>").encode(),
+    }
+
+    def pieces(request: Request) -> list[bytes]:
+        body = bodies[f"prefix={name}" in request.head.start]
+        return [head(200, Content_Length=str(len(body))) + body]
+
+    with place.proxy.fault(Rule(Says(pieces), {"LIST"}), Rule(answer("", 404), {"HEAD"})):
         shown: list[str] = []
-        assert attempt(lambda: shown.extend(os.listdir(directory))) in ("", "EIO")
-        assert set(shown) <= {"a", "\n", "\x1b[31m", ".s3fsx"}
-        assert attempt(lambda: os.stat(f"{directory}/../d/..")) == ""
+
+        def read() -> bool:
+            shown[:] = [entry.name for entry in os.scandir(place.mount.path / name)]
+            return bool(shown)
+
+        eventually(lambda: attempt(read) == "", "it is listed")  # 5 MB may take a busy machine more than 2 s
+        assert set(shown) <= {"a", "\n", "\x1b[31m"}
     assert all(line.isprintable() for line in place.mount.log().splitlines())
-    alive(place, directory)
+    alive(place, name)
 
 
 METADATA: dict[str, dict[str, str]] = {
@@ -122,18 +134,16 @@ METADATA: dict[str, dict[str, str]] = {
 
 
 @pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
-def test_metadata(place: Place, directory: str, metadata: dict[str, str]) -> None:
-    fields = {f"x_amz_meta_{name}": value for name, value in metadata.items()}
-    place.view.put("d/b", b"four", **metadata)
-    with place.proxy.fault(Rule(answer("", Content_Length="4", ETag=ETAG, **fields), {"HEAD"}, key="d/b")):
-        time.sleep(0.3)
-        status = os.stat(f"{directory}/b")
+def test_metadata(place: Place, name: str, metadata: dict[str, str]) -> None:
+    fields = {f"x_amz_meta_{field}": value for field, value in metadata.items()}
+    says = answer("", Content_Length="7", ETag=ETAG, **fields)
+    with place.proxy.fault(Rule(says, {"HEAD"}, key=f"{name}/a")):
+        status = os.stat(place.mount.path / name / "a")
         assert status.st_mode & ~0o777 == 0o100000
         assert (status.st_uid, status.st_gid) == (0, 0)
         assert 0 <= status.st_mtime < 1 << 33
-    place.view.delete("d/b")
-    time.sleep(0.3)
-    alive(place, directory)
+        assert place.proxy.injected
+    alive(place, name)
 
 
 READS: dict[str, Callable[[], Says]] = {
@@ -150,18 +160,11 @@ READS: dict[str, Callable[[], Says]] = {
 
 
 @pytest.mark.parametrize("make", READS.values(), ids=READS)
-def test_reads(place: Place, directory: str, make: Callable[[], Says]) -> None:
-    place.view.put("d/a", b"content")
+def test_reads(place: Place, name: str, make: Callable[[], Says]) -> None:
     with place.proxy.fault(Rule(make(), {"GET"})):
-        time.sleep(0.3)
-        got: list[bytes] = []
+        assert attempt(lambda: (place.mount.path / name / "a").read_bytes()) in ("EIO", "ESTALE")
+    alive(place, name)
 
-        def read() -> None:
-            with open(f"{directory}/a", "rb") as file:
-                got.append(file.read())
 
-        assert attempt(read) in ("EIO", "ESTALE")
-        assert got == []
-    place.view.put("d/a", b"content")
-    time.sleep(0.3)
-    alive(place, directory)
+def test_afterwards_backups_work(place: Place) -> None:
+    place.works_again()
