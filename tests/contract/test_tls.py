@@ -25,7 +25,12 @@ LINE = "the store's certificate"
 
 
 def store(endpoint: str, **changes: Any) -> S3Store:
-    given = {"access_key": "a", "secret_key": "testsecret", "attempts": 1, "connect_timeout": 5.0} | changes
+    given: dict[str, Any] = {
+        "access_key": "a",
+        "secret_key": "testsecret",
+        "attempts": 1,
+        "connect_timeout": 5.0,
+    } | changes
     return S3Store(S3Options("bucket", endpoint, **given), Endpoint("it"))
 
 
@@ -175,7 +180,7 @@ async def test_rgw(rgw: S3Server) -> None:
     assert rgw.tls_endpoint is not None
     assert rgw.ca_file is not None
     bucket = rgw.make_bucket("tls")
-    given = {"access_key": rgw.access_key, "secret_key": rgw.secret_key}
+    given: dict[str, Any] = {"access_key": rgw.access_key, "secret_key": rgw.secret_key}
     error = await refusal(rgw.tls_endpoint, **given)
     assert isinstance(error, Rejected)
     assert "check ca_file (verify_tls=false to ignore)" in str(error)

@@ -136,7 +136,7 @@ METADATA: dict[str, dict[str, str]] = {
 @pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
 def test_metadata(place: Place, name: str, metadata: dict[str, str]) -> None:
     fields = {f"x_amz_meta_{field}": value for field, value in metadata.items()}
-    says = answer("", Content_Length="7", ETag=ETAG, **fields)
+    says = answer("", 200, **{"Content_Length": "7", "ETag": ETAG, **fields})
     with place.proxy.fault(Rule(says, {"HEAD"}, key=f"{name}/a")):
         status = os.stat(place.mount.path / name / "a")
         assert status.st_mode & ~0o777 == 0o100000

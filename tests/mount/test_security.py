@@ -295,7 +295,7 @@ CALLS: dict[str, Callable[[int], object]] = {
     "FS_IOC_SETFLAGS": lambda fd: fcntl.ioctl(fd, 0x40086602, b"\0" * 8),
     "fallocate": lambda fd: os.posix_fallocate(fd, 0, 1 << 20),
     "mmap": mapped,
-    "flock": lambda fd: (fcntl.flock(fd, fcntl.LOCK_EX), fcntl.flock(fd, fcntl.LOCK_UN)),
+    "flock": lambda fd: [fcntl.flock(fd, how) for how in (fcntl.LOCK_EX, fcntl.LOCK_UN)],  # type: ignore[func-returns-value]
     "lockf": lambda fd: (fcntl.lockf(fd, fcntl.LOCK_EX), fcntl.lockf(fd, fcntl.LOCK_UN)),
     "SEEK_HOLE": lambda fd: os.lseek(fd, 0, os.SEEK_HOLE),
     "copy_file_range": lambda fd: os.copy_file_range(fd, fd, 100, 0, 4096),
