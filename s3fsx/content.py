@@ -110,6 +110,7 @@ class Content:
 
     async def write(self, base: Version | None, offset: int, data: bytes) -> None:
         """All of data, or an error. base: the published version, where the content is not loaded yet."""
+        self._require_room(offset + len(data))
         if not self.loaded:
             await self._load(base, offset)
         if offset < self._buffer.start:
@@ -197,13 +198,21 @@ class Content:
         else:
             await self._dispatch()
 
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"{self._destination.path}: more than {MAX_PARTS} parts; with this part_size and memory_budget a "
+            f"file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
+        )
+
+    def _require_room(self, end: int) -> None:
+        """A gap is sent as zeros: one that cannot fit fails before hours of them."""
+        if end > self._schedule.capacity():
+            raise self._too_large()
+
     async def _dispatch(self) -> None:
         """Send the full buffer on its way and begin the next part."""
         if self._number >= MAX_PARTS:
-            raise TooLarge(
-                f"{self._destination.path}: more than {MAX_PARTS} parts; with this part_size and memory_budget a "
-                f"file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
-            )
+            raise self._too_large()
         upload = await self.begin()
         try:
             with trio.fail_after(self._limits.write):
@@ -276,6 +285,7 @@ class Content:
 
     async def truncate(self, base: Version | None, size: int) -> None:
         """To another size than 0. Raises NotSupported when bytes would have to be cut that have left already."""
+        self._require_room(size)
         if not self.loaded and base is not None and self.upload is None:
             keep = min(size, base.size)
             if keep <= self._schedule.size(1):

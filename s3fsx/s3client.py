@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -77,6 +78,8 @@ class ClientMaker:
                 aws_session_token=options.session_token,
                 profile_name=options.profile,
             )
+        if not options.verify_tls:
+            warnings.filterwarnings("ignore", "Unverified HTTPS request")  # ``launch`` says it, once
         client: Any = self._session.client(
             "s3",
             region_name=options.region,

@@ -153,6 +153,10 @@ _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
     ("OSError", ConnectionFailed, ""),
 )
 _FAILED_FOR_GOOD = (
+    ("certificate has expired", "the store's certificate has expired: renew it there (verify_tls=false to ignore)"),
+    ("hostname mismatch", "the store's certificate is for another host name: use the name in it as endpoint"),
+    ("ip address mismatch", "the store's certificate is for another host name: use the name in it as endpoint"),
+    ("doesn't match", "the store's certificate is for another host name: use the name in it as endpoint"),
     ("certificate verify failed", "the store's certificate is not trusted: check ca_file (verify_tls=false to ignore)"),
     ("certificate_verify_failed", "the store's certificate is not trusted: check ca_file (verify_tls=false to ignore)"),
     ("wrong_version_number", "the endpoint does not speak TLS: should it be http://?"),
