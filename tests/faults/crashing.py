@@ -269,6 +269,7 @@ class Node:
             ledger.told = 0
             self.tally["bytes"] += 2 * sum(len(content or b"") for content in own.values())
             wrong += ledger.judge(own)
+        self.tally["lost"] += len(wrong)
         assert not wrong, "\n".join(wrong)
         assert not stored, f"nobody meant to make {sorted(stored)}"
 

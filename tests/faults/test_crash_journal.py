@@ -86,4 +86,3 @@ def test_killed_at_every_call_for_the_journal(node: Node) -> None:
             break
         node.survive()
     assert 10 < at < MOST, f"{at} calls, {tracer.calls} seen"
-    node.tally["kills in the journal"] += at - 1
