@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import functools
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -639,17 +640,24 @@ def _block(seed: int) -> bytes:
     return bytes((i * 7 + (i >> 8) * 13 + seed * 31 + 1) & 0xFF for i in range(65_521))
 
 
-async def shrunk(lists: list[list[Op]], fails: Callable[[list[list[Op]]], Awaitable[bool]]) -> list[list[Op]]:
-    """Fewer operations that fail, too: halves, quarters, ... single ones are left out as long as it does."""
+async def shrunk(
+    lists: list[list[Op]], failing: Callable[[list[list[Op]]], Awaitable[list[list[Op]] | None]]
+) -> list[list[Op]]:
+    """Fewer operations that fail, too: halves, quarters, ... single ones are left out as long as it does, for a minute.
+
+    failing: runs lists; how far each of them came until one failed, None when none did.
+    """
+    end = time.monotonic() + 60
     for which in range(len(lists)):
         step = max(1, len(lists[which]) // 2)
-        while step:
+        while step and time.monotonic() < end:
             at = 0
-            while at < len(lists[which]):
+            while at < len(lists[which]) and time.monotonic() < end:
                 shorter = [*lists]
                 shorter[which] = lists[which][:at] + lists[which][at + step :]
-                if await fails(shorter):
-                    lists = shorter
+                failed = await failing(shorter)
+                if failed is not None:
+                    lists = failed
                 else:
                     at += step
             step //= 2

@@ -74,6 +74,6 @@ def lasting(_lasting: Node, log_watch: LogWatch, request: pytest.FixtureRequest)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if TALLY:
         terminalreporter.write_line(
-            f"crash ledger: {TALLY['kills']} kills survived, {TALLY['told']} operations had returned success, "
-            f"{TALLY['bytes']} bytes compared afterwards, lost 0"
+            f"crash ledger: {TALLY['kills']} kills, {TALLY['told']} operations had returned success, "
+            f"{TALLY['bytes']} bytes compared afterwards, {TALLY['lost']} lost"
         )

@@ -165,7 +165,8 @@ class MountDriver:
 
     async def fail_next(self, request: str, *, after_effect: bool) -> None:
         await trio.lowlevel.checkpoint()
-        self.proxy.add(Rule(SERVER_ERROR_AFTER if after_effect else SERVER_ERROR, {KINDS[request]}, times=1))
+        fault = SERVER_ERROR_AFTER if after_effect else SERVER_ERROR
+        self.proxy.add(Rule(fault, {KINDS[request]}, key=r"^pve/run|^$", times=1))
 
     async def no_more_faults(self) -> None:
         await trio.lowlevel.checkpoint()
