@@ -23,6 +23,7 @@ from .content import WriteLimits
 from .endpoint import Endpoint
 from .errors import ConfigError, S3fsxError
 from .files import FilePolicy, Files
+from .forget import keep_forgetting
 from .fuse import FileSystem, KernelPolicy
 from .heap import keep_trimmed, tame_malloc
 from .journal import Journal, JournalInUse
@@ -53,8 +54,7 @@ _DRAIN = 30.0
 _LOCK_TRIES, _LOCK_PAUSE = 20, 0.5
 _DISK_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _DISK_SQLITE = (10, 13)  # SQLITE_IOERR, SQLITE_FULL
-# Nodes kept that the kernel does not hold, about 0.5 KiB each.
-_NODES = 200_000
+_NODES = 250_000  # names in memory, about 0.9 KiB each
 
 
 def identity(settings: Settings) -> str:
@@ -342,6 +342,7 @@ async def _serve(
         background.start_soon(mount.files.janitor)
         background.start_soon(mount.cache.run)
         background.start_soon(keep_trimmed, lambda: mount.budget.held)
+        background.start_soon(keep_forgetting, mount.tree)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)

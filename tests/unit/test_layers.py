@@ -24,9 +24,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3client", "s3", "cache", "journal", "status",
     ),
     "L2 domain": (
-        "upload", "content", "writer", "tree", "reader", "listing", "publisher", "recover", "namespace", "files",
+        "upload", "content", "writer", "tree", "reader", "merge", "listing", "publisher", "recover", "namespace",
+        "files",
     ),
-    "L3 kernel": ("mountpoint", "kernel", "replies", "operation", "fuse"),
+    "L3 kernel": ("mountpoint", "kernel", "forget", "replies", "operation", "fuse"),
     "L4 composition": ("daemon", "launch", "report", "probe", "check", "mount", "cli", "__main__"),
 }
 # fmt: on
@@ -39,7 +40,7 @@ HOMES: dict[str, set[str]] = {
     "urllib3": {"s3"},
     "diskcache": {"cache"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
-    "pyfuse3": {"fuse", "replies", "operation", "mount"},
+    "pyfuse3": {"forget", "fuse", "replies", "operation", "mount"},
     "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
 }
 # What a pure module has no business with.
