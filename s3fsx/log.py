@@ -43,6 +43,8 @@ class BoundedFileHandler(logging.handlers.WatchedFileHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
+        if self.stream is None:
+            return
         try:
             status = os.fstat(self.stream.fileno())
             if stat.S_ISREG(status.st_mode) and status.st_size > LIMIT:
