@@ -241,6 +241,7 @@ class FileSystem(pyfuse3.Operations):
     @operation
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         directory = self._directory(inode)
+        directory.handles += 1
         number = self._next_handle
         self._next_handle += 1
         self._directories[number] = (directory, None)
@@ -264,7 +265,8 @@ class FileSystem(pyfuse3.Operations):
 
     @operation
     async def releasedir(self, fh: int) -> None:
-        self._directories.pop(fh, None)
+        directory, _ = self._directories.pop(fh)
+        self._tree.released(directory)
 
     @operation
     async def fsyncdir(self, fh: int, datasync: bool) -> None:

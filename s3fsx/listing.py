@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import trio
 
-from .attributes import Attributes, Defaults, from_metadata
+from .attributes import Attributes, Defaults
 from .cache import MetadataCache
 from .errors import EndpointDown, FileSystemError, NotFound, S3fsxError
 from .layout import Layout
+from .merge import Merger, Merging
 from .objects import ObjectInfo, Store
 from .pages import Pages
 from .tree import Directory, File, Node, Tree
@@ -67,6 +68,7 @@ class Listings:
         self.store = store
         self.policy = policy
         self._cache = cache
+        self._merger = Merger(tree, layout, cache, policy.defaults)
         self._under_way: dict[int, _Listing] = {}
         self._moving: dict[int, trio.Event] = {}
         self.hidden: dict[str, int] = {}
@@ -79,8 +81,7 @@ class Listings:
             self._add_content(child)
 
     def directory_attrs(self) -> Attributes:
-        d = self.policy.defaults
-        return Attributes(d.dir_mode, d.uid, d.gid, 0)
+        return self._merger.directory_attrs
 
     @staticmethod
     def child_path(directory: Directory, name: str) -> str:
@@ -189,96 +190,41 @@ class Listings:
     async def _list(self, directory: Directory, whole: bool) -> None:
         started = trio.current_time()
         path = directory.path
-        prefix = self.layout.directory(path)
-        seen: dict[str, ObjectInfo | None] = {}
-        hidden = 0
-        marker = False
-        pages = Pages(self.store, prefix)
-        while (page := await pages.next()) is not None:
-            for info in page.objects:
-                entry = self.layout.entry(path, info.key)
-                if info.key == prefix:
-                    marker = True
-                elif entry is None or entry[1]:
-                    hidden += 1
-                else:
-                    seen.setdefault(entry[0], info)
-            for common in page.prefixes:
-                entry = self.layout.entry(path, common)
-                if entry is None:
-                    hidden += common != self.layout.internal
-                else:
-                    hidden += seen.get(entry[0]) is not None  # `a` beside `a/b`: only the directory can be shown
-                    seen[entry[0]] = None
-            if pages.more and not whole:
-                directory.large = True
-                return
+        merging = Merging(self._merger, directory, started)
+        pages = Pages(self.store, self.layout.directory(path))
+        directory.handles += 1  # so that nobody trims what is merged already
+        try:
+            while (page := await pages.next()) is not None:
+                if pages.more and not whole:
+                    directory.large = True
+                    return
+                merging.add(page)
+                self._make_room(path)
+        finally:
+            self.tree.released(directory)
+        merging.finish()
         directory.large = pages.count > 1
-        directory.marker = marker
-        if hidden and self.hidden.get(path) != hidden:
-            log.info("%s: %d keys cannot be shown as files", path or "/", hidden)
-        self.hidden[path] = hidden
-        self._merge(directory, seen, started)
+        directory.marker = merging.marker
+        if merging.hidden and self.hidden.get(path) != merging.hidden:
+            log.info("%s: %d keys cannot be shown as files", path or "/", merging.hidden)
+        self.hidden[path] = merging.hidden
         took = trio.current_time() - started
         directory.sealed_until = trio.current_time() + max(
             self.policy.list_ttl, _LIFE_PER_SECOND_OF_LISTING * took if self.policy.list_ttl else 0
         )
-        self.tree.trim(trio.current_time())
 
-    def _merge(self, directory: Directory, seen: dict[str, ObjectInfo | None], started: float) -> None:
-        """Make the tree agree with a listing begun at ``started``, except for what we changed ourselves since."""
-        own = {name for name, when in directory.changed.items() if when >= started}
-        for name, child in list(directory.children.items()):
-            if name not in seen and name not in own and not self._only_here(child):
-                self.tree.detach(child)
-        for name, info in seen.items():
-            if name in own:
-                continue
-            if info is None:
-                self._merge_directory(directory, name)
-            else:
-                self._merge_file(directory, name, info)
-        directory.changed = {name: when for name, when in directory.changed.items() if when >= started}
-
-    def _only_here(self, node: Node) -> bool:
-        """The store need not know this name: it is virtual, or not published yet."""
-        if isinstance(node, Directory):
-            return self.is_content(node) or any(self._only_here(child) for child in node.children.values())
-        return isinstance(node, File) and node.writer is not None
-
-    def _unpublished(self, node: Node | None) -> bool:
-        """Has content of ours that would be lost if another entry took its name."""
-        return self._only_here(node) if isinstance(node, Directory) else isinstance(node, File) and bool(node.writer)
-
-    def _merge_directory(self, directory: Directory, name: str) -> None:
-        child = directory.children.get(name)
-        if not isinstance(child, Directory) and not self._unpublished(child):
-            self.tree.add_directory(directory, name, self.directory_attrs())
-
-    def _merge_file(self, directory: Directory, name: str, info: ObjectInfo) -> None:
-        child = directory.children.get(name)
-        if self._unpublished(child):
-            return
-        if isinstance(child, File) and child.version is not None and child.version.etag == info.etag:
-            # HEAD tells whole seconds, LIST milliseconds; a metadata change elsewhere moves the time, not the ETag.
-            if abs(child.version.modified - info.modified) >= 1.5 or info.metadata is not None:
-                child.version.update(info)
-                self.describe(child)
-            return
-        attrs = from_metadata(info.metadata, info.modified, self.policy.defaults)
-        child = self.tree.add_file(directory, name, attrs)
-        child.version = Version(info)
-        child.exact = info.metadata is not None
-        if self._cache is not None:
-            self._cache.put(info)  # a HEAD's; a listing tells no metadata
+    def _make_room(self, path: str) -> None:
+        """Raises ENOMEM when the table of inodes is full of what is in use: the mount must not grow for ever."""
+        if not self.tree.trim(trio.current_time()):
+            raise FileSystemError(
+                errno.ENOMEM,
+                f"{path or '/'}: more than {self.tree.limit} names are in use at once; fewer files per directory, or a "
+                "pause until the kernel has forgotten others",
+            )
 
     def describe(self, file: File) -> None:
         """Attributes from what is known of the published version."""
-        version = file.version
-        if version is None:
-            return
-        file.attrs = from_metadata(version.metadata, version.modified, self.policy.defaults)
-        file.exact = version.metadata is not None
+        self._merger.describe(file)
 
     def learned(self, file: File, info: ObjectInfo) -> None:
         """A HEAD (or our own publication) told everything about the published version."""
@@ -327,12 +273,13 @@ class Listings:
             is_directory = bool(page.objects or page.prefixes)
         if directory.changed.get(name, -1.0) >= started:
             return
+        self._make_room(path)
         child = directory.children.get(name)
         if info is not None:
-            self._merge_file(directory, name, info)
+            self._merger.file(directory, name, info)
         elif is_directory:
-            self._merge_directory(directory, name)
-        elif child is not None and not self._only_here(child):
+            self._merger.directory(directory, name)
+        elif child is not None and not self._merger.only_here(child):
             self.tree.detach(child)
 
     def _needs_head(self, file: File) -> bool:
@@ -387,4 +334,4 @@ class Listings:
         elif info.etag == version.etag:
             self.learned(file, info)
         else:
-            self._merge_file(parent, file.name, info)
+            self._merger.file(parent, file.name, info)

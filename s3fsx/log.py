@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import logging.handlers
+import os
+import stat
 import sys
 import time
 from pathlib import Path
 
 SYSLOG = "/dev/log"
+LIMIT = 16 << 20  # bytes of a log file
 # Libraries whose INFO is of no use to an administrator, and whose DEBUG prints request headers with signatures in it.
 QUIET = ("botocore", "boto3", "urllib3", "s3transfer")
 
@@ -41,6 +44,22 @@ class LineFormatter(logging.Formatter):
         return line
 
 
+class BoundedFileHandler(logging.handlers.WatchedFileHandler):
+    """Opened again after logrotate has moved the file; without logrotate it moves the file to FILE.1 by itself, so that
+    the two never have more than twice LIMIT bytes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        super().emit(record)
+        if self.stream is None:
+            return
+        try:
+            status = os.fstat(self.stream.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_size > LIMIT:
+                os.replace(self.baseFilename, f"{self.baseFilename}.1")  # the next line opens a new one
+        except (OSError, ValueError):
+            return  # a full or read-only disk, a directory that is not ours: the next line tries again
+
+
 def _worth_a_line(record: logging.LogRecord) -> bool:
     """Not the answers that came too late: at an unmount the kernel drops its releases that are under way, and the write
     of an answer to /dev/fuse then fails with ENOENT, which pyfuse3 logs as an error."""
@@ -57,8 +76,7 @@ def setup(level: str, log_file: str = "", *, foreground: bool = False, debug: bo
     handler: logging.Handler
     timestamp = True
     if log_file:
-        # Reopened after logrotate has moved it.
-        handler = logging.handlers.WatchedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
+        handler = BoundedFileHandler(log_file, encoding="utf-8", errors="backslashreplace")
     elif foreground:
         handler = logging.StreamHandler(sys.stderr)
     elif Path(SYSLOG).exists():

@@ -26,6 +26,7 @@ from .ending import Ending
 from .endpoint import Endpoint
 from .errors import S3fsxError
 from .files import FilePolicy, Files
+from .forget import keep_forgetting
 from .fuse import FileSystem, KernelPolicy
 from .heap import keep_trimmed, tame_malloc
 from .journal import Journal
@@ -58,8 +59,7 @@ _RESERVE = 100
 _IDLE_TASKS = 8
 # Seconds that requests under way get to end after SIGTERM, within systemd's 90.
 _DRAIN = 30.0
-# Nodes kept that the kernel does not hold, about 0.5 KiB each.
-_NODES = 200_000
+_NODES = 250_000  # names in memory, about 0.9 KiB each
 
 
 def schedule(settings: Settings) -> PartSchedule:
@@ -302,6 +302,7 @@ async def _serve(
         if not settings.read_only:
             background.start_soon(mount.mirror.run)
         background.start_soon(keep_trimmed, lambda: mount.budget.held)
+        background.start_soon(keep_forgetting, mount.tree)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)

@@ -30,7 +30,7 @@ class Requests:
         self.under_way = 0
         self.errors = 0
         self._now = now
-        self._told: dict[str, float] = {}
+        self._told: dict[str, tuple[float, int]] = {}  # kind -> when, and how many since
 
     def report(self, what: str, error: S3fsxError) -> None:
         """A line per kind of error and operation, at most one in ten seconds: an outage must not fill the disk."""
@@ -39,10 +39,21 @@ class Requests:
         if isinstance(error, EndpointDown):  # that it is down was said once, by the endpoint
             log.debug("%s", text)
             return
-        now, kind = self._now(), f"{what} {type(error).__name__}"
-        if now - self._told.get(kind, -_SAME_AGAIN) >= _SAME_AGAIN:
-            self._told[kind] = now
-            log.warning("%s", text)
+        self._tell(logging.WARNING, f"{what} {type(error).__name__}", text)
+
+    def refuse(self, what: str, error: FileSystemError) -> None:
+        """What a program asked for and cannot have; in a loop it must not fill the disk, either."""
+        name = errno.errorcode.get(error.errno, str(error.errno))
+        self._tell(logging.INFO, f"{what} {name}", f"{what}: {error} ({name})")
+
+    def _tell(self, level: int, kind: str, text: str) -> None:
+        now = self._now()
+        when, more = self._told.get(kind, (-_SAME_AGAIN, 0))
+        if now - when < _SAME_AGAIN:
+            self._told[kind] = (when, more + 1)
+            return
+        self._told[kind] = (now, 0)
+        log.log(level, "%s%s", text, f" (and {more} more of the kind before it)" if more else "")
 
 
 def operation(handler: F) -> F:
@@ -61,7 +72,7 @@ def operation(handler: F) -> F:
             if e.errno == errno.ENOMEM:
                 requests.report(handler.__name__, e)
             elif e.errno not in _QUIET:
-                log.info("%s: %s (%s)", handler.__name__, e, errno.errorcode.get(e.errno, e.errno))
+                requests.refuse(handler.__name__, e)
             raise pyfuse3.FUSEError(e.errno) from None
         except S3fsxError as e:
             requests.report(handler.__name__, e)

@@ -241,7 +241,8 @@ class Settings:
         128 * MIB,
         values.size(64 * MIB, 1024 * GIB),
         "limits",
-        "Bytes of file data held in memory, over all files. Writers are slowed, and new ones refused, when it is full.",
+        "Bytes of file data held in memory, over all files; each file being written has 6 MiB of it, and one that has not "
+        "is refused at open.",
     )
     read_ahead: int = setting(
         32 * MIB,
@@ -324,7 +325,11 @@ class Settings:
 
     log_level: str = setting("info", values.choice("debug", "info", "warning", "error"), "daemon", "What is logged.")
     log_file: str = setting(
-        "", values.path(), "daemon", "Log file. Empty: the system's log (/dev/log), or stderr in the foreground."
+        "",
+        values.path(),
+        "daemon",
+        "Log file, moved to FILE.1 at 16 MiB (logrotate may do it earlier). Empty: the system's log (/dev/log), or stderr "
+        "in the foreground.",
     )
 
 

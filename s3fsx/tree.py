@@ -8,6 +8,7 @@ version (or gets ESTALE), never a mix.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 from .attributes import Attributes
@@ -110,7 +111,7 @@ class Directory(Node):
 
 
 class Tree:
-    """All nodes by inode. ``limit`` bounds how many nodes are kept that the kernel does not hold."""
+    """All nodes by inode. limit: how many there may be; who would add more looks to ``trim`` first."""
 
     def __init__(self, attrs: Attributes, limit: int) -> None:
         self._next = ROOT + 1
@@ -194,19 +195,38 @@ class Tree:
     def files(self) -> Iterator[File]:
         return (node for node in list(self.nodes.values()) if isinstance(node, File))
 
-    def trim(self, now: float) -> None:
-        """Let go of names the kernel does not hold, in directories whose listing is out of date, above the limit."""
+    def trim(self, now: float) -> bool:
+        """Above the limit: let go of names the kernel does not hold, first in directories whose listing is out of date,
+        but in none that is being listed or read. False when that was not enough."""
         if len(self.nodes) <= self.limit:
-            return
-        for directory in [n for n in self.nodes.values() if isinstance(n, Directory)]:
-            if directory.sealed_until > now:
-                continue
+            return True
+        for directory in sorted(self._unused(), key=lambda each: each.sealed_until > now):
+            if directory.sealed_until > now and len(self.nodes) <= self.limit:
+                break
             for name, child in list(directory.children.items()):
-                if child.lookups or child.handles:
-                    continue
-                if isinstance(child, Directory) and (child.children or child.permanent):
-                    continue
-                if isinstance(child, File) and (child.writer is not None or child.failed is not None):
-                    continue
-                del directory.children[name]
-                del self.nodes[child.ino]
+                if not child.lookups and self._could_go(child):
+                    del directory.children[name]
+                    del self.nodes[child.ino]
+                    directory.sealed_until = min(directory.sealed_until, now)
+        return len(self.nodes) <= self.limit
+
+    def held_needlessly(self, now: float, count: int) -> list[Node]:
+        """Up to ``count`` files in directories out of date that only the kernel's memory of them keeps here."""
+        found: list[Node] = []
+        for directory in self._unused():
+            if directory.sealed_until <= now:
+                files = (child for child in directory.children.values() if isinstance(child, File))
+                held = (child for child in files if child.lookups and self._could_go(child))
+                found += itertools.islice(held, count - len(found))
+        return found
+
+    def _unused(self) -> list[Directory]:
+        return [node for node in self.nodes.values() if isinstance(node, Directory) and not node.handles]
+
+    @staticmethod
+    def _could_go(node: Node) -> bool:
+        if isinstance(node, Directory) and (node.children or node.permanent):
+            return False
+        if isinstance(node, File) and (node.writer is not None or node.failed is not None):
+            return False
+        return not node.handles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from .objects import ObjectInfo
 
 
@@ -23,7 +25,7 @@ class Version:
         self.key = info.key
         self.etag = info.etag
         self.modified = info.modified
-        self.storage_class = info.storage_class
+        self.storage_class = sys.intern(info.storage_class)  # a copy per object: 6 MB of 100 000
         self.metadata = info.metadata
 
     @property

@@ -411,20 +411,57 @@ async def test_a_file_whose_rewrite_failed_vanishes_when_others_delete_it(mount:
 
 
 async def test_names_nobody_holds_are_forgotten_beyond_the_limit_but_never_the_content_directories(make: Make) -> None:
-    mount = make(nodes=100)
+    mount = make(nodes=700)
     fill(mount, 500)
     fill(mount, 500, "snippets/deep")
     held = await mount.open(f"dump/vzdump-qemu-{7:05}-2026_11_20-13_15_26.vma.zst")
-    await mount.names("dump")
-    await trio.sleep(6)
-    await mount.names("snippets/deep")
-    await trio.sleep(6)
-    await mount.names("images")  # lists, and trims
-    assert len(mount.tree) < 100
+    for _ in range(2):
+        assert len(await mount.names("dump")) == 500  # also where the other's listing is still believed
+        assert len(mount.tree) <= 700
+        assert len(await mount.names("snippets/deep")) == 500
+        assert len(mount.tree) <= 700
+        await trio.sleep(6)
     assert mount.tree.get(held.file.ino) is held.file
     for path in ("dump", "images", "template/iso", "template/cache", "private", "snippets", "import"):
         assert isinstance(await mount.lookup(path), Directory), path
-    assert len(await mount.names("dump")) == 500
+    assert await mount.lookup("snippets/deep/nothing") is None
+
+
+async def test_a_directory_that_does_not_fit_into_the_table_is_refused_and_its_names_are_not(make: Make) -> None:
+    """A million files in one directory: an error with a reason, not a process that grows until it is killed."""
+    mount = make(nodes=2000)
+    fill(mount, 3500)
+    fill(mount, 10, "snippets")
+    with pytest.raises(FileSystemError, match="more than 2000 names") as refused:
+        await mount.names("dump")
+    assert refused.value.errno == errno.ENOMEM
+    assert len(mount.tree) <= 3000  # one page above
+    assert len(await mount.names("snippets")) == 10
+    name = f"dump/vzdump-qemu-{3400:05}-2026_11_20-13_15_26.vma.zst"
+    assert isinstance(await mount.lookup(name), File)
+    assert await mount.lookup("dump/nothing") is None
+    assert len(mount.tree) <= 2001
+
+
+async def test_what_is_being_read_or_listed_is_not_trimmed(make: Make) -> None:
+    mount = make(FakeStore(latency=(1.0, 1.0)), nodes=3000)
+    fill(mount, 2500)
+    fill(mount, 2500, "snippets")
+    directory = await mount.directory("dump")
+    directory.handles += 1  # opendir
+    try:
+        assert len(await mount.names("dump")) == 2500
+        await trio.sleep(100)
+        with pytest.raises(FileSystemError, match="names are in use"):
+            await mount.names("snippets")
+        assert len(directory.children) == 2500
+    finally:
+        mount.tree.released(directory)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.names, "snippets")
+        await trio.sleep(1.5)  # a page is there
+        await mount.lookup("images/x")
+    assert len(await mount.names("snippets")) == 2500
 
 
 async def test_a_directory_that_vanished_takes_its_nodes_along(mount: Domain) -> None:

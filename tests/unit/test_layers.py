@@ -26,10 +26,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "sumstore", "verified", "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
-        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "listing",
+        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "merge", "listing",
         "publisher", "waiting", "recover", "takeover", "namespace", "files", "mirror",
     ),
-    "L3 kernel": ("mountpoint", "state", "kernel", "callers", "replies", "operation", "fuse"),
+    "L3 kernel": ("mountpoint", "state", "kernel", "callers", "forget", "replies", "operation", "fuse"),
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "cli", "__main__",
     ),
@@ -44,7 +44,7 @@ HOMES: dict[str, set[str]] = {
     "urllib3": {"s3"},
     "diskcache": {"cache"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
-    "pyfuse3": {"fuse", "replies", "operation", "mount"},
+    "pyfuse3": {"forget", "fuse", "replies", "operation", "mount"},
     "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
 }
 # What a pure module has no business with.

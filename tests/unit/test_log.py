@@ -59,6 +59,34 @@ def test_a_moved_file_is_opened_again(tmp_path: Path) -> None:
     assert lines(path) == ["INFO a: two"]
 
 
+def test_a_file_that_nobody_rotates_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LIMIT", 2000)
+    path = tmp_path / "log"
+    log.setup("info", str(path))
+    for i in range(1000):
+        logging.getLogger("s3fsx.a").info("line %d", i)
+        assert sum(p.stat().st_size for p in tmp_path.iterdir()) < 2 * (2000 + 100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["log", "log.1"]
+    kept = lines(tmp_path / "log.1") + lines(path)
+    assert kept == [f"INFO a: line {i}" for i in range(1000 - len(kept), 1000)]
+
+
+def test_a_log_that_cannot_be_moved_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LIMIT", 10)
+    (tmp_path / "log.1" / "in the way").mkdir(parents=True)
+    log.setup("info", str(tmp_path / "log"))
+    for i in range(3):
+        logging.getLogger("s3fsx.a").info("line %d", i)
+    assert lines(tmp_path / "log") == [f"INFO a: line {i}" for i in range(3)]
+
+
+def test_a_device_is_left_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "LIMIT", 0)
+    log.setup("info", "/dev/null")
+    logging.getLogger("s3fsx.a").info("gone")
+    assert Path("/dev/null").is_char_device()
+
+
 def failing() -> None:
     try:
         raise RuntimeError("deep\nreason")

@@ -92,26 +92,46 @@ def test_a_detached_directory_takes_everything_below_it_along(tree: Tree) -> Non
     assert set(tree.nodes) == {ROOT}
 
 
-def test_trim_spares_what_is_held_sealed_or_permanent(tree: Tree) -> None:
+def test_trim_spares_what_is_held_or_permanent_and_what_is_sealed_where_that_is_enough(tree: Tree) -> None:
     old = tree.add_directory(tree.root, "old", ATTRS)
     fresh = tree.add_directory(tree.root, "fresh", ATTRS)
     content = tree.add_directory(tree.root, "content", ATTRS)
     content.permanent = True
     fresh.sealed_until = 100.0
-    for directory in (old, fresh):
+    for directory in (fresh, old):
         for i in range(5):
             tree.add_file(directory, str(i), ATTRS)
     looked, opened, failed = (old.children[str(i)] for i in range(3))
     tree.looked_up(looked)
     opened.handles += 1
     failed.failed = ValueError()  # type: ignore[attr-defined]
-    tree.trim(50.0)
+    tree.limit = 12
+    assert tree.trim(50.0)
     assert list(old.children) == ["0", "1", "2"]
     assert len(fresh.children) == 5
     assert "content" in tree.root.children
     assert set(tree.nodes) == {ROOT, *(n.ino for d in (tree.root, old, fresh) for n in d.children.values())}
-    tree.trim(200.0)
+    tree.limit = 11
+    fresh.handles += 1
+    assert not tree.trim(50.0)  # somebody reads it
+    fresh.handles -= 1
+    assert tree.trim(50.0)
     assert fresh.children == {}
+    assert fresh.sealed_until == 50.0  # what is missing now is no proof any more
+
+
+def test_what_only_the_kernel_remembers(tree: Tree) -> None:
+    old = tree.add_directory(tree.root, "old", ATTRS)
+    fresh = tree.add_directory(tree.root, "fresh", ATTRS)
+    fresh.sealed_until = 100.0
+    for directory in (fresh, old):
+        for i in range(5):
+            tree.looked_up(tree.add_file(directory, str(i), ATTRS))
+    old.children["1"].handles += 1
+    old.children["2"].lookups = 0
+    assert [node.path for node in tree.held_needlessly(50.0, 100)] == ["old/0", "old/3", "old/4"]
+    assert [node.path for node in tree.held_needlessly(50.0, 2)] == ["old/0", "old/3"]
+    assert len(tree.held_needlessly(100.0, 100)) == 8
 
 
 def test_below_the_limit_nothing_is_trimmed(tree: Tree) -> None:

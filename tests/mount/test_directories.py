@@ -1,0 +1,59 @@
+"""Directories as large as a bucket's: listing, finding, looking for what is not there, and the memory it takes.
+
+S3FSX_TEST_ENTRIES=100000 for the full number.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.checklogs import LogWatch
+from tests.manyserver import SIZE, many_objects, name
+from tests.mount.harness import Mount
+
+pytestmark = [pytest.mark.mount, pytest.mark.slow]
+
+ENTRIES = int(os.environ.get("S3FSX_TEST_ENTRIES", "15000"))
+PER_ENTRY = 1200  # bytes; measured 900 to 1000 with 100 000
+
+
+def rss(mount: Mount) -> int:
+    found = re.search(r"^VmRSS:\s+(\d+) kB", Path(f"/proc/{mount.pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def test_a_large_directory(tmp_path: Path, log_watch: LogWatch) -> None:
+    spent: dict[str, float] = {}
+
+    def timed(what: str, *command: str) -> str:
+        begin = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
+        spent[what] = round(time.monotonic() - begin, 2)
+        return done.stdout
+
+    with many_objects({"pve/dump/": ENTRIES}) as (server, asked):
+        options = {"ro": True, "metadata_deadline": "60s"}
+        with Mount(server, "many", "pve/", tmp_path / "node", log_watch, options) as mount:
+            before = rss(mount)
+            dump = str(mount.path / "dump")
+            lines = timed("ls -l", "ls", "-l", dump).splitlines()
+            assert len(lines) == ENTRIES + 1
+            assert lines[1].split()[4] == str(SIZE)
+            assert lines[-1].endswith(name(ENTRIES - 1))
+            pages = asked["pve/dump/"]
+            assert pages <= ENTRIES // 1000 + 2
+            assert timed("find", "find", dump, "-type", "f", "-size", "0") == ""
+            misses = "import os,sys\nfor n in range(2000): assert not os.path.exists(f'{sys.argv[1]}/{n}.notes')"
+            timed("2000 misses", sys.executable, "-c", misses, dump)
+            per_entry = (rss(mount) - before) / ENTRIES
+            assert asked["pve/dump/"] <= 4 * pages + 4  # a listing lives ten times as long as it took
+            sys.stdout.write(f"directory of {ENTRIES}: {spent} s, {per_entry:.0f} bytes each\n")  # pytest -s shows it
+    assert per_entry < PER_ENTRY + (16 << 20) / ENTRIES  # the heap may keep 16 MiB, see heap.py
