@@ -110,7 +110,8 @@ class FileSystem(pyfuse3.Operations):
             raise FileSystemError(errno.EBADF, "no such handle")
         return handle
 
-    def _add_handle(self, handle: Handle) -> int:
+    def _add_handle(self, handle: Handle, ctx: pyfuse3.RequestContext) -> int:
+        handle.opener = ctx.pid
         number = self._next_handle
         self._next_handle += 1
         self._handles[number] = handle
@@ -279,11 +280,10 @@ class FileSystem(pyfuse3.Operations):
         self._admit()
         file = self._file(inode)
         handle = await self._files.open(file, flags)
-        handle.opener = ctx.pid
         etag = file.version.etag if file.version is not None and file.writer is None else ""
         keep = bool(etag) and etag == file.cached_etag
         file.cached_etag = etag
-        return pyfuse3.FileInfo(fh=self._add_handle(handle), keep_cache=keep)
+        return pyfuse3.FileInfo(fh=self._add_handle(handle, ctx), keep_cache=keep)
 
     @operation
     async def create(
@@ -293,8 +293,7 @@ class FileSystem(pyfuse3.Operations):
         file, handle = await self._files.create(
             self._directory(parent_inode), self._name(name), self._new_attrs(mode, ctx), flags
         )
-        handle.opener = ctx.pid
-        return pyfuse3.FileInfo(fh=self._add_handle(handle), keep_cache=False), self._shown(file)
+        return pyfuse3.FileInfo(fh=self._add_handle(handle, ctx), keep_cache=False), self._shown(file)
 
     @operation
     async def read(self, fh: int, off: int, size: int) -> Any:  # bytes-like: pyfuse3 takes any buffer
