@@ -12,8 +12,8 @@ import pytest
 
 from s3fsx.cache import MetadataCache
 from s3fsx.journal import Journal
-from s3fsx.records import UploadRecord
 from s3fsx.objects import ObjectInfo, UploadedPart
+from s3fsx.records import UploadRecord
 
 UPLOADS = int(os.environ.get("S3FSX_TEST_UPLOADS", "150"))
 MIB = 1 << 20
