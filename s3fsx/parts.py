@@ -94,7 +94,7 @@ def copy_ranges(start: int, length: int, piece: int) -> tuple[tuple[int, int], .
         each = -(-length // (count * GRAIN)) * GRAIN
         count = -(-length // each)
         tail = length - (count - 1) * each
-        # Dropping a range makes the others larger, by a grain at most while they are few.
+        # Too short a last range: one fewer, each larger.
         if tail >= MIN_PART or count == 1:
             break
         count -= 1

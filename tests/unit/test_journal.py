@@ -17,7 +17,7 @@ from s3fsx.objects import UploadedPart
 from s3fsx.records import UploadRecord
 
 RECORD = UploadRecord("w1", "u1", "open", "pve/dump/ä b.zst", "dump/ä b.dat", 1234.5)
-PARTS = (UploadedPart(1, 8 << 20, "e1", 0xFFFFFFFF), UploadedPart(2, 5, "e2", None))
+PARTS = (UploadedPart(1, 8 << 20, "e1", 0xFFFFFFFF, bytes(range(32))), UploadedPart(2, 5, "e2", None))
 
 
 async def test_records_survive_a_restart_oldest_first(tmp_path: Path) -> None:
@@ -106,4 +106,18 @@ def test_a_killed_process_leaves_what_it_put(tmp_path: Path) -> None:
     os.waitpid(child, 0)
     journal = Journal.open(str(tmp_path))
     assert [r.write_id for r in trio.run(journal.records)] == ["w9"]
+    journal.close()
+
+
+async def test_parts_of_an_earlier_version_have_no_checksums_of_grains(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path))
+    await journal.put(replace(RECORD, parts=PARTS))
+    journal.close()
+    database = sqlite3.connect(tmp_path / "journal.sqlite")
+    database.execute("UPDATE uploads SET parts = '[[1, 5, \"e\", 7]]'")
+    database.commit()
+    database.close()
+    journal = Journal.open(str(tmp_path))
+    (record,) = await journal.records()
+    assert record.parts == (UploadedPart(1, 5, "e", 7),)
     journal.close()

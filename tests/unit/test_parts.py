@@ -92,7 +92,8 @@ def check_ranges(start: int, length: int, piece: int) -> None:
     assert all(size % MIB == 0 for _, size in ranges[:-1])
     assert all(size <= ranges[0][1] for _, size in ranges)
     wanted = max(min(max(piece, MIN_PART), MAX_PART), -(-length // MAX_PARTS))
-    assert all(size < 2 * wanted + MIB for _, size in ranges)
+    # Only small pieces, of which few sizes leave a last one that is large enough, become much larger than wanted.
+    assert all(size < max(2 * wanted, wanted + 32 * MIB) for _, size in ranges)
 
 
 @given(st.integers(0, 1 << 40), st.one_of(st.integers(0, 1 << 26), st.integers(0, MAX_OBJECT)), st.integers(0, 1 << 34))
