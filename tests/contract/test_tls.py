@@ -185,5 +185,5 @@ async def test_rgw(rgw: S3Server) -> None:
     assert isinstance(error, Rejected)
     assert "check ca_file (verify_tls=false to ignore)" in str(error)
     for settings in ({"ca_file": str(rgw.ca_file)}, {"verify_tls": False}):
-        async with S3Store(S3Options(bucket, rgw.tls_endpoint, **given, **settings), Endpoint()) as made:  # type: ignore[arg-type]
+        async with S3Store(S3Options(bucket, rgw.tls_endpoint, **given, **settings), Endpoint()) as made:
             assert (await made.list_page("")).objects == ()
