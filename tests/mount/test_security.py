@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -132,14 +133,12 @@ def test_a_token_and_a_proxy_s_password_are_in_no_message(rgw: S3Server, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def shared(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
-    home = tmp_path_factory.mktemp("programs") / "node"
-    home.parent.chmod(0o755)
-    with Mount(rgw, rgw.make_bucket("programs"), "pve/", home, LogWatch(), {"list_ttl": "0.2s"}) as made:
-        for place in (home, *home.parents):
-            if place != Path("/tmp"):
-                place.chmod(place.stat().st_mode | 0o055)
-        yield made
+def shared(rgw: S3Server) -> Iterator[Mount]:
+    """Where other users can go: pytest's own directories are closed to them."""
+    with tempfile.TemporaryDirectory(prefix="s3fsx-") as home:
+        os.chmod(home, 0o755)
+        with Mount(rgw, rgw.make_bucket("programs"), "pve/", Path(home), LogWatch(), {"list_ttl": "0.2s"}) as made:
+            yield made
 
 
 @pytest.fixture
@@ -156,6 +155,7 @@ def fails(call: Callable[[], object]) -> str:
     return ""
 
 
+@pytest.mark.expect_log("more than 10000 parts")
 def test_a_size_that_no_object_can_have_is_refused_at_once(place: Mount) -> None:
     """And not after hours of zeros."""
     path = place.path / "sparse"
@@ -307,6 +307,7 @@ CALLS: dict[str, Callable[[int], object]] = {
 }
 
 
+@pytest.mark.expect_log("more than 10000 parts", optional=True)
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_unusual_calls_end(place: Mount, call: Callable[[int], object]) -> None:
     path = place.path / "unusual"
