@@ -42,10 +42,12 @@ class Waiting:
             await abort_record(self._transfers, record, stray=False)
             return
         parent, name = self._parent_of(record.path)
-        defaults = self._listings.policy.defaults
-        attrs: Attributes = from_metadata(None, record.created, defaults)
-        file = self._listings.tree.add_file(parent, name, attrs)
-        file.created = file.exact = True
+        # What was published under that name before stays its version: the rename or deletion to come removes it.
+        file = await self._listings.lookup(parent, name)
+        if not isinstance(file, File):
+            attrs: Attributes = from_metadata(None, record.created, self._listings.policy.defaults)
+            file = self._listings.tree.add_file(parent, name, attrs)
+            file.created = file.exact = True
         upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
         file.writer = self._new_writer(file)
         file.writer.restore(upload)

@@ -67,6 +67,7 @@ class Writer:
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
         self._content.restore(upload)
+        self.dirty = True
         self.settled_at = trio.current_time()
 
     @property

@@ -16,16 +16,17 @@ from tests.faults.crashing import Node, Program, noise
 
 pytestmark = [pytest.mark.mount, pytest.mark.rgw, pytest.mark.expect_log("is down|be tried again", optional=True)]
 
-HOLD = "20ms"
+HOLD = "8ms"
+EVERY = 2
 CALLS = "pwrite64,fdatasync,fsync,ftruncate"
 ATTACH_LIMIT = 30.0  # seconds
-MOST = 200  # calls of one life; it has about 40
 
 _numbers = itertools.count(1)
 
 
 class Tracer:
-    """strace on a running mount, for the files of its journal. The mount is killed at call number ``at``, from 1 on."""
+    """strace on a running mount, for the files of its journal. The mount is killed at call number ``at``, from 1 on; 0:
+    never."""
 
     def __init__(self, node: Node, at: int) -> None:
         self._node = node
@@ -74,15 +75,20 @@ def life(program: Program) -> None:
     program.unlink("aborted.tmp")
 
 
-def test_killed_at_every_call_for_the_journal(node: Node) -> None:
+def test_killed_at_calls_for_the_journal(node: Node) -> None:
+    """Every second one: a write of the journal takes five, so that each of the five kinds is hit in turn."""
     program = node.program()
-    for at in range(1, MOST):
-        with Tracer(node, at) as tracer:
+    with Tracer(node, 0) as whole:
+        life(program)
+    assert whole.calls > 50
+    moments, kills = range(1, whole.calls + 1, EVERY), 0
+    for at in moments:
+        with Tracer(node, at):
             try:
                 life(program)
             except OSError:
                 assert node.killed
-        if not node.killed:
-            break
-        node.survive()
-    assert 10 < at < MOST, f"{at} calls, {tracer.calls} seen"
+        if node.killed:  # else a thread that began while strace attached has made the calls unseen
+            kills += 1
+            node.survive()
+    assert kills > len(moments) * 3 // 4
