@@ -65,7 +65,7 @@ def _is_killed(status: str, stat: str) -> bool:
     pending = _PENDING.search(status)
     if pending is not None and int(pending[1], 16) & _KILLED:
         return True
-    # proc(5): the state is field 3, flags are 9, exit_code is 52, of which the low 7 bits are the signal. The threads of
+    # proc(5): the state is field 3, flags are 9, exit_code is 52, whose low 7 bits are the signal. The threads of
     # a program that ends by itself have none, although they end by a SIGKILL, too.
     fields = stat.rpartition(") ")[2].split()
     return fields[0] not in "ZX" and bool(int(fields[6]) & _EXITING) and bool(int(fields[49]) & 0x7F)
