@@ -23,13 +23,15 @@ from .errors import S3fsxError
 LONG = 10.0  # seconds a call has waited before anybody looks; an ordinary one ends sooner
 _EVERY = 5.0
 _KILLED = 1 << (signal.SIGKILL - 1)
+_EXITING = 4  # PF_EXITING of linux/sched.h
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
 _DELETED = " (deleted)"
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A thread with SIGKILL pending, so that it must be stuck in the kernel. files: what its process has open."""
+    """A thread that is to end by a signal and is stuck in the kernel: SIGKILL is pending, or it is closing its files on
+    its way out. files: what its process has open."""
 
     tid: int
     pid: int
@@ -49,13 +51,24 @@ class _Call:
 def killed(proc: Path = Path("/proc")) -> list[Killed]:
     """Every such thread of the machine, as far as this user may see. Blocks for milliseconds."""
     found: list[Killed] = []
-    for status in proc.glob("[0-9]*/task/[0-9]*/status"):
+    for thread in proc.glob("[0-9]*/task/[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
-            pending = _PENDING.search(status.read_text(errors="replace"))
-            if pending is not None and int(pending[1], 16) & _KILLED:
-                process = status.parents[2]
-                found.append(Killed(int(status.parent.name), int(process.name), _open_files(process)))
+            if _is_killed(
+                (thread / "status").read_text(errors="replace"), (thread / "stat").read_text(errors="replace")
+            ):
+                process = thread.parents[1]
+                found.append(Killed(int(thread.name), int(process.name), _open_files(process)))
     return found
+
+
+def _is_killed(status: str, stat: str) -> bool:
+    pending = _PENDING.search(status)
+    if pending is not None and int(pending[1], 16) & _KILLED:
+        return True
+    # proc(5): the state is field 3, flags are 9, exit_code is 52, whose low 7 bits are the signal. The threads of
+    # a program that ends by itself have none, although they end by a SIGKILL, too.
+    fields = stat.rpartition(") ")[2].split()
+    return fields[0] not in "ZX" and bool(int(fields[6]) & _EXITING) and bool(int(fields[49]) & 0x7F)
 
 
 def _open_files(process: Path) -> frozenset[str]:
@@ -102,5 +115,6 @@ class Callers:
         return [call for call in self._calls if now - call.since >= LONG]
 
     def _made_by(self, call: _Call, thread: Killed) -> bool:
-        """In a close(2) the descriptor is gone from the table already; then who opened the file must do."""
+        """In a close(2), or at the end of a process, the descriptor is gone from the table already; then who opened the
+        file must do."""
         return call.opener in (thread.tid, thread.pid) or f"{self._mountpoint}/{call.path}" in thread.files

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from s3fsx.endpoint import Endpoint
-from s3fsx.errors import ConnectionFailed, EndpointDown
+from s3fsx.errors import BucketMissing, ConnectionFailed, EndpointDown
 from s3fsx.s3 import S3Store
 from s3fsx.s3options import S3Options
 from tests.s3server import S3Server
@@ -32,7 +32,7 @@ async def test_a_name_that_does_not_resolve_for_a_while(rgw: S3Server, monkeypat
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     options = S3Options(
-        rgw.make_bucket("dns"),
+        "any",
         endpoint=f"http://{NAME}:{urlsplit(rgw.endpoint).port}",
         access_key=rgw.access_key,
         secret_key=rgw.secret_key,
@@ -45,8 +45,11 @@ async def test_a_name_that_does_not_resolve_for_a_while(rgw: S3Server, monkeypat
         with trio.fail_after(60):
             await store.endpoint.wait_down()
         broken = False
-        with trio.fail_after(60):
-            while store.down:
-                await trio.sleep(0.1)
-        assert (await store.list_page("")).objects == ()
+        for _ in range(600):
+            await trio.sleep(0.1)
+            if not store.down:
+                break
+        with pytest.raises(BucketMissing):  # RGW takes a host name that it does not know for a bucket's: an answer
+            await store.list_page("")
+        assert not store.down
         nursery.cancel_scope.cancel()

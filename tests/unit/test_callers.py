@@ -12,10 +12,13 @@ from s3fsx.callers import Callers, Killed
 from s3fsx.errors import S3fsxError
 
 
-def process(proc: Path, pid: int, tid: int, pending: str, *files: str) -> None:
+def process(proc: Path, pid: int, tid: int, pending: str, *files: str, end: tuple[str, int, int] = ("D", 0, 0)) -> None:
+    """end: state, flags, exit code."""
     task = proc / str(pid) / "task" / str(tid)
     task.mkdir(parents=True)
     (task / "status").write_text(f"Name:\tzstd\nSigPnd:\t{pending}\nShdPnd:\t0000000000000000\n")
+    state, flags, code = end
+    (task / "stat").write_text(f"{tid} (a) b) {state} 1 1 1 0 -1 {flags} " + "0 " * 42 + f"{code}\n")
     (proc / str(pid) / "fd").mkdir(exist_ok=True)
     for number, file in enumerate(files):
         (proc / str(pid) / "fd" / str(number)).symlink_to(file)
@@ -26,7 +29,15 @@ def test_those_with_a_pending_sigkill_are_found(tmp_path: Path) -> None:
     process(tmp_path, 8, 8, "0000000000004000", "/mnt/dump/b")  # SIGTERM
     process(tmp_path, 9, 10, "0000000000000100", "/mnt/dump/c", "/mnt/dump/d (deleted)", "pipe:[1]")
     (tmp_path / "11").mkdir()
-    assert callers.killed(tmp_path) == [Killed(10, 9, frozenset({"/mnt/dump/c", "/mnt/dump/d", "pipe:[1]"}))]
+    alive = "0000000000000000"
+    process(tmp_path, 12, 12, alive, end=("S", 4, 0))  # ends by itself
+    process(tmp_path, 13, 13, alive, end=("S", 4, 1 << 8))  # with exit(1)
+    process(tmp_path, 14, 14, alive, end=("Z", 4, 9))  # has ended
+    process(tmp_path, 15, 15, alive, end=("D", 0, 9))
+    process(tmp_path, 16, 16, alive, end=("D", 4, 9))  # killed, closing its files
+    found = sorted(callers.killed(tmp_path), key=lambda thread: thread.pid)
+    assert found.pop() == Killed(16, 16, frozenset())
+    assert found == [Killed(10, 9, frozenset({"/mnt/dump/c", "/mnt/dump/d", "pipe:[1]"}))]
 
 
 def test_the_real_proc_can_be_read() -> None:
