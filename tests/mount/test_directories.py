@@ -20,7 +20,7 @@ from tests.mount.harness import Mount
 
 pytestmark = [pytest.mark.mount, pytest.mark.slow]
 
-ENTRIES = int(os.environ.get("S3FSX_TEST_ENTRIES", "15000"))
+ENTRIES = int(os.environ.get("S3FSX_TEST_ENTRIES", "10000"))
 PER_ENTRY = 1200  # bytes; measured 900 to 1000 with 100 000
 
 
