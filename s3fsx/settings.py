@@ -241,8 +241,8 @@ class Settings:
         128 * MIB,
         values.size(64 * MIB, 1024 * GIB),
         "limits",
-        "Bytes of file data held in memory, over all files; each file being written has 6 MiB of it, and one that has not "
-        "is refused at open.",
+        "Bytes of file data held in memory, over all files; each file being written has 6 MiB of it, and one that has "
+        "not is refused at open.",
     )
     read_ahead: int = setting(
         32 * MIB,
@@ -328,8 +328,8 @@ class Settings:
         "",
         values.path(),
         "daemon",
-        "Log file, moved to FILE.1 at 16 MiB (logrotate may do it earlier). Empty: the system's log (/dev/log), or stderr "
-        "in the foreground.",
+        "Log file, moved to FILE.1 at 16 MiB (logrotate may do it earlier). Empty: the system's log (/dev/log), or "
+        "stderr in the foreground.",
     )
 
 
