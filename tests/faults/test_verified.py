@@ -18,7 +18,7 @@ from s3fsx.status import read_status, socket_path
 from tests.checklogs import LogWatch
 from tests.faultkinds import Flip
 from tests.faultproxy import FaultProxy, Rule
-from tests.faults.place import LIMITS, OBJECT, Place
+from tests.faults.place import OBJECT, Place
 from tests.mount.harness import Mount, eventually
 from tests.s3server import S3Server
 
@@ -33,6 +33,7 @@ pytestmark = [
 FLIPS = int(os.environ.get("S3FSX_TEST_FLIPS", "12"))
 SMALL = random.Random(21).randbytes((3 << 20) + 77)  # one piece: its ETag is its MD5
 LARGE = b"\x28\xb5\x2f\xfd" + random.Random(22).randbytes((17 << 20) + 99)  # three parts
+QUICK: dict[str, object] = {"list_ttl": "0.1s", "attr_ttl": "0.1s"}  # the deadlines are the default ones
 OURS = r"^dump/"
 SUMS = r"^\.s3fsx/sums/"
 
@@ -45,8 +46,8 @@ def written(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     root = tmp_path_factory.mktemp("flips")
     with (
         FaultProxy(rgw.endpoint, seed=7) as proxy,
-        Mount(rgw, bucket, "", root / "writer", LogWatch(), LIMITS) as writer,
-        Mount(rgw, bucket, "", root / "reader", LogWatch(), {**LIMITS, "endpoint": proxy.endpoint}) as reader,
+        Mount(rgw, bucket, "", root / "writer", LogWatch(), QUICK) as writer,
+        Mount(rgw, bucket, "", root / "reader", LogWatch(), {**QUICK, "endpoint": proxy.endpoint}) as reader,
     ):
         (writer.path / "dump/small.iso").write_bytes(SMALL)
         temporary = writer.path / "dump/vzdump-qemu-1-2026_11_20-13_15_26.vma.dat"
