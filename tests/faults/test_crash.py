@@ -1,6 +1,7 @@
 """kill -9 at every request of a backup's life, before and after its effect, and at random; then the next mount.
 
-The oracle: what had returned success is intact, nothing else is half visible, no upload of ours is left. More random
+The oracle: what had returned success is intact, nothing else is half visible, nothing has two names, no upload of ours
+is left. More random
 kills: S3FSX_TEST_KILLS=500.
 """
 
@@ -105,6 +106,8 @@ def check(mount: Mount, promises: Promises) -> None:
         assert (dump / name).read_bytes() == data, name
     for name in promises.gone:
         assert not (dump / name).exists(), name
+    for old, new in promises.renamed.items():
+        assert not ((dump / old).exists() and (dump / new).exists()), f"{old} under both names"
     for name, data in promises.possible.items():
         if (dump / name).exists():
             assert (dump / name).read_bytes() == data, name
