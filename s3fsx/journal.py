@@ -113,10 +113,11 @@ class Journal:
         try:
             db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=5)
             try:
+                journal = cls(db, lock_fd)  # first: it refuses what is not ours, and that must stay as it is
                 db.execute("PRAGMA journal_mode=WAL")
                 db.execute("PRAGMA synchronous=FULL")
                 db.execute("PRAGMA journal_size_limit=1048576")
-                return cls(db, lock_fd)
+                return journal
             except BaseException:
                 db.close()
                 raise
@@ -136,6 +137,7 @@ class Journal:
         try:
             db = sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, check_same_thread=False, timeout=5)
             try:
+                db.execute("PRAGMA query_only=ON")
                 return cls(db, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             except BaseException:
                 db.close()
@@ -266,6 +268,8 @@ def _prepare(db: sqlite3.Connection) -> tuple[bool, str]:
         raise ValueError("a newer version of s3fsx wrote it")
     if tables and "uploads" not in tables:
         raise ValueError("it is the database of something else")
+    if version < _VERSION and db.execute("PRAGMA query_only").fetchone()[0]:
+        raise ValueError("an older version of s3fsx wrote it; a mount of this version brings it up to date")
     if version < _VERSION:
         _migrate(db, "uploads" in tables)
     try:

@@ -14,7 +14,7 @@ import trio
 from s3fsx.errors import ConfigError
 from s3fsx.journal import Journal, JournalError
 from s3fsx.objects import UploadedPart
-from s3fsx.records import UploadRecord
+from s3fsx.records import Intent, Piece, UploadRecord
 
 RECORD = UploadRecord("w1", "u1", "open", "pve/dump/ä b.zst", "dump/ä b.dat", 1234.5)
 PARTS = (UploadedPart(1, 8 << 20, "e1", 0xFFFFFFFF, bytes(range(32))), UploadedPart(2, 5, "e2", None))
@@ -120,4 +120,122 @@ async def test_parts_of_an_earlier_version_have_no_checksums_of_grains(tmp_path:
     journal = Journal.open(str(tmp_path))
     (record,) = await journal.records()
     assert record.parts == (UploadedPart(1, 5, "e", 7),)
+    journal.close()
+
+
+INTENT = Intent("i1", "copying", "dump/ä", 5.0, (Piece("k", "e", 3, 1.5, "w", "t"), Piece("k2", "e2", 0, 2.5)))
+
+
+async def test_intents_survive_a_restart(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path))
+    assert journal.new
+    await journal.intend(replace(INTENT, intent_id="i2", created=9.0))
+    await journal.intend(INTENT)
+    changed = replace(INTENT, phase="deleting")
+    await journal.intend(changed)
+    await journal.fulfilled("i2")
+    node = journal.node
+    journal.close()
+    journal = Journal.open(str(tmp_path))
+    assert (journal.new, journal.node) == (False, node)
+    assert await journal.intents() == [changed]
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (2,), "FULL again after a removal without fsync"
+    journal.close()
+
+
+async def test_a_running_mounts_journal_can_be_looked_at(tmp_path: Path) -> None:
+    assert Journal.look(str(tmp_path / "none")) is None
+    journal = Journal.open(str(tmp_path))
+    await journal.put(RECORD)
+    await journal.intend(INTENT)
+    look = Journal.look(str(tmp_path))
+    assert look is not None
+    assert (await look.records(), await look.intents(), look.node) == ([RECORD], [INTENT], journal.node)
+    with pytest.raises(JournalError, match="readonly"):
+        await look.put(RECORD)
+    look.close()
+    await journal.remove(RECORD.write_id)
+    journal.close()
+
+
+V1 = """
+CREATE TABLE uploads (write_id TEXT PRIMARY KEY, upload_id TEXT NOT NULL, state TEXT NOT NULL, key TEXT NOT NULL,
+path TEXT NOT NULL, size INTEGER NOT NULL, parts TEXT NOT NULL, created REAL NOT NULL) STRICT
+"""
+
+
+async def test_a_journal_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "journal.sqlite") as old:
+        old.execute(V1)
+        old.execute("INSERT INTO uploads VALUES ('w1','u1','open','pve/dump/ä b.zst','dump/ä b.dat',0,'[]',1234.5)")
+    old.close()
+    with pytest.raises(ConfigError, match="an older version"):
+        Journal.look(str(tmp_path))
+    journal = Journal.open(str(tmp_path))
+    assert await journal.records() == [RECORD]
+    await journal.intend(INTENT)
+    assert not journal.new
+    assert len(journal.node) == 32
+    journal.close()
+
+
+def damaged(path: Path, how: str) -> None:
+    journal = Journal.open(str(path.parent))
+    for i in range(200):
+        trio.run(journal.put, replace(RECORD, write_id=f"w{i}", parts=PARTS * 20))
+    journal.close()
+    if how == "random":
+        path.write_bytes(os.urandom(20_000))
+    elif how == "random after the header":
+        path.write_bytes(path.read_bytes()[:100] + os.urandom(20_000))
+    elif how == "truncated":
+        os.truncate(path, path.stat().st_size // 2)
+    elif how == "truncated to a stump":
+        os.truncate(path, 50)
+    else:
+        with sqlite3.connect(path) as database:
+            if how == "of another program":
+                path.unlink()
+                database = sqlite3.connect(path)
+                database.execute("CREATE TABLE notes (text)")
+            elif how == "with other columns":
+                database.execute("ALTER TABLE uploads DROP COLUMN size")
+            elif how == "of a newer version":
+                database.execute("PRAGMA user_version=99")
+            else:
+                database.execute("UPDATE uploads SET parts = '[[1'")
+            database.commit()
+        database.close()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "random",
+        "random after the header",
+        "truncated",
+        "truncated to a stump",
+        "of another program",
+        "with other columns",
+        "of a newer version",
+        "with a record that makes no sense",
+    ],
+)
+def test_a_damaged_journal_is_named_and_kept(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "journal.sqlite"
+    damaged(path, how)
+    before = path.read_bytes()
+    for attempt in (Journal.open, Journal.look):
+        said = r"journal\.sqlite cannot be used .* It is kept\..*s3fsx recover"
+        with pytest.raises(ConfigError, match=said) as error:
+            attempt(str(tmp_path))
+        assert "\n" not in str(error.value)
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_counts_as_a_new_journal(tmp_path: Path) -> None:
+    """Killed while it was made, or lost: a mount with a new journal looks for its copy in the bucket."""
+    (tmp_path / "journal.sqlite").touch()
+    journal = Journal.open(str(tmp_path))
+    assert journal.new
     journal.close()
