@@ -221,12 +221,12 @@ class Node:
     # -- the oracle
 
     def check(self) -> None:
-        keys = self._keys()
+        settled = {row["path"] for row in self.mount.journal()["uploads"]}
         waiting = [
             (ledger, name)
             for ledger in self.ledgers
             for name in sorted(ledger.waiting)
-            if name not in keys and (self._dump / name).exists()
+            if f"dump/{name}" in settled and (self._dump / name).exists()
         ]
         self._check_journal({f"dump/{name}" for _, name in waiting})
         ours = self._uploads() - self.others
@@ -249,9 +249,8 @@ class Node:
 
     def _let_go(self, program: Program, name: str) -> None:
         """A file waits for its rename: it gets it, or is deleted."""
-        program.ledger.is_back(name)
-        known = any(name in names for names in program.ledger.moving)
-        if known or self.tally["kills"] % 4:
+        moving = any(name in names for names in program.ledger.moving)
+        if program.ledger.is_back(name) and (moving or self.tally["kills"] % 4):
             program.rename(name, name.removesuffix(".tmp").replace(".dat", ".zst"))
         else:
             program.unlink(name)

@@ -69,10 +69,13 @@ class Ledger:
             self._is(new, self.moving.pop((old, new)))
             self.waiting.discard(old)
 
-    def is_back(self, name: str) -> None:
-        """A temporary name is there after the crash: it was closed, whether or not the program heard of it."""
-        (content,) = self.may[name] - {None}
-        self.may[name] = {content}
+    def is_back(self, name: str) -> bool:
+        """A temporary name is there after the crash: it was closed, whether or not the program heard of it. False: it
+        may also be what was closed before."""
+        contents = self.may[name] - {None}
+        if len(contents) == 1:
+            self.may[name] = contents
+        return len(contents) == 1
 
     def judge(self, found: Mapping[str, Content]) -> list[str]:
         """What is wrong with the contents that were found after a crash, under every name there is; from then on they
