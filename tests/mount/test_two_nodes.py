@@ -21,7 +21,7 @@ from tests.checklogs import LogWatch
 from tests.mount.harness import Mount, eventually
 from tests.s3server import S3Server
 
-pytestmark = [pytest.mark.mount, pytest.mark.expect_log(r"", optional=True)]
+pytestmark = [pytest.mark.mount, pytest.mark.slow, pytest.mark.expect_log(r"", optional=True)]
 
 TTL = {"list_ttl": "1s", "attr_ttl": "1s"}
 MIB = 1 << 20
