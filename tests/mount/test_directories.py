@@ -40,7 +40,9 @@ def test_a_large_directory(tmp_path: Path, log_watch: LogWatch) -> None:
         return done.stdout
 
     with many_objects({"pve/dump/": ENTRIES}) as (server, asked):
-        options = {"ro": True, "metadata_deadline": "60s"}
+        # Long lives: on a busy machine a listing would be out of date before find has asked for each of its names, and
+        # then each is a HEAD.
+        options = {"ro": True, "metadata_deadline": "60s", "list_ttl": "10m", "attr_ttl": "10m"}
         with Mount(server, "many", "pve/", tmp_path / "node", log_watch, options) as mount:
             before = rss(mount)
             dump = str(mount.path / "dump")
@@ -53,6 +55,6 @@ def test_a_large_directory(tmp_path: Path, log_watch: LogWatch) -> None:
             misses = "import os,sys\nfor n in range(1000): assert not os.path.exists(f'{sys.argv[1]}/{n}.notes')"
             timed("1000 misses", sys.executable, "-c", misses, dump)
             per_entry = (rss(mount) - before) / ENTRIES
-            assert asked["pve/dump/"] <= 4 * pages + 4  # a listing lives ten times as long as it took
+            assert asked["pve/dump/"] <= pages + 4  # and the mount's own few
             sys.stdout.write(f"directory of {ENTRIES}: {spent} s, {per_entry:.0f} bytes each\n")  # pytest -s shows it
     assert per_entry < PER_ENTRY + (16 << 20) / ENTRIES  # the heap may keep 16 MiB, see heap.py
