@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .attributes import Attributes, from_metadata
 from .errors import NotFound, UploadGone
 from .listing import Listings
-from .parts import compare_parts
+from .parts import compare_parts, sent_again
 from .records import UploadRecord
 from .tree import Directory, File
 from .upload import Transfers, Upload, abort_record, made_by, up_to
@@ -37,7 +37,12 @@ class Waiting:
                 log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
             await journal.remove(record.write_id)
             return
-        if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
+        theirs = tuple(up_to(record.parts, theirs))
+        difference = compare_parts(record.parts, theirs)
+        if difference and (fuller := sent_again(record.parts, theirs)) is not None:
+            parts = (*record.parts[:-1], fuller)
+            record = await journal.change(record, parts=parts, size=sum(part.size for part in parts))
+        elif difference:
             log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
             await abort_record(self._transfers, record, stray=False)
             return

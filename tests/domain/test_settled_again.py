@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.domain.harness import SMALL_PART, Domain
 from tests.domain.test_recovery import DAT, DATA, FINAL
 
@@ -22,8 +20,6 @@ async def test_what_was_closed_is_back_when_nothing_more_was_sent(small: Domain)
     assert await after.read(DAT) == DATA[: SMALL_PART + 100]
 
 
-@pytest.mark.xfail(strict=True, reason="the part that was closed is sent again, fuller: the replay takes it for damage")
-@pytest.mark.expect_log("is lost", optional=True)
 async def test_what_was_closed_is_back_when_its_last_part_was_sent_again(small: Domain) -> None:
     await settled_and_written_to(small, 2 * SMALL_PART)
     after = await small.restarted()
