@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -31,6 +31,7 @@ from .records import Intent, UploadRecord
 from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
+from .sumstore import SumStore
 from .survey import Finding, Known, Unfinished
 from .takeover import Takeover
 from .upload import Transfers, up_to
@@ -56,13 +57,15 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """journal: where it is and who has it. node: its id, "" where there is none."""
+    """journal: where it is and who has it. node: its id, "" where there is none. orphans: keys of the checksums of
+    objects that are gone."""
 
     journal: str
     node: str
     intents: tuple[Intent, ...]
     findings: tuple[Finding, ...]
     copies: tuple[NodeCopy, ...]
+    orphans: tuple[str, ...]
 
 
 async def recover(settings: Settings, wish: Wish, write: Callable[[str], object]) -> int:
@@ -80,7 +83,8 @@ async def recover(settings: Settings, wish: Wish, write: Callable[[str], object]
             return await _with_background(lambda spawn: Takeover(verified, layout, copy, spawn).run())
         if wish.older_than is not None:
             return await _abort(store, [f for f in found.findings if f.owner == "nobody" and f.action == survey.ABORT])
-        return await _apply_own(VerifiedStore(store, settings.prefix), settings)
+        left = await _drop(store, found.orphans)
+        return left + await _apply_own(VerifiedStore(store, settings.prefix), settings)
 
 
 async def look(store: Store, settings: Settings, wish: Wish) -> Found:
@@ -106,18 +110,24 @@ async def look(store: Store, settings: Settings, wish: Wish) -> Found:
     known = Known(node, records, copies, time.time(), wish.older_than, wish.price)
     if wish.node:
         survey.choose(copies, wish.node, node)
-    return Found(where, node, intents, tuple(survey.judge(upload, known) for upload in unfinished), copies)
+    orphans = tuple(await SumStore(store, settings.prefix).orphans())
+    return Found(where, node, intents, tuple(survey.judge(upload, known) for upload in unfinished), copies, orphans)
 
 
 async def _copies(store: Store, prefix: str, keys: list[str], *, all_of_them: bool) -> tuple[NodeCopy, ...]:
     """Also of nodes that mount another prefix of this bucket, if it is above or below one of the keys. all_of_them:
-    raises S3fsxError when one cannot be read: then nobody can say whose the uploads are that it names."""
+    raises S3fsxError when one cannot be read: then nobody can say whose the uploads are that it names. (Keys that may
+    list only a prefix cannot see above it. That is said, and left to who gave them and the age.)"""
     found: list[NodeCopy] = []
     for place in survey.prefixes_above(prefix, keys):
         try:
             copies, unreadable = await read_copies(store, place)
         except AccessDenied as e:
-            copies, unreadable = [], [f"the journal copies below {place or 'the top of the bucket'}: {e}"]
+            if place.startswith(prefix):
+                raise
+            level = logging.WARNING if all_of_them else logging.DEBUG
+            log.log(level, "uploads of nodes that mount %s look as if nobody had them: %s", place or "the bucket", e)
+            continue
         found += copies
         for why in unreadable:
             if all_of_them:
@@ -161,6 +171,7 @@ def _tell(found: Found, settings: Settings, wish: Wish, write: Callable[[str], o
             "changes": [asdict(intent) for intent in found.intents],
             "copies": [{"key": copy.key, **asdict(copy)} for copy in found.copies],
             "uploads": [asdict(finding) for finding in found.findings],
+            "checksums": found.orphans,
         }
         write(json.dumps(document, indent=2) + "\n")
         return
@@ -173,6 +184,8 @@ def _tell(found: Found, settings: Settings, wish: Wish, write: Callable[[str], o
         above["unfinished"] = (
             f"{what}: {intent.path} ({len(intent.pieces)} objects); the next mount, or --apply, ends it"
         )
+    if found.orphans:
+        above["checksums"] = f"{len(found.orphans)} small objects of files that are gone; --apply removes them"
     for line in survey.lines(above, found.findings, found.copies):
         write(line + "\n")
 
@@ -190,6 +203,18 @@ async def _with_background(action: Callable[[Callable[..., Any]], Awaitable[T]])
     if failed:
         raise failed[0]
     return done[0]
+
+
+async def _drop(store: Store, keys: Sequence[str]) -> int:
+    """Delete what belongs to nothing any more. How many are left."""
+    left = 0
+    for key in keys:
+        try:
+            await store.delete(key)
+        except S3fsxError as e:
+            log.warning("%s: left (%s)", key, e)
+            left += 1
+    return left
 
 
 async def _abort(store: Store, findings: list[Finding]) -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +20,6 @@ import trio
 from . import s3answers, s3calls
 from .endpoint import Endpoint
 from .errors import (
-    AccessDenied,
     Changed,
     Corrupted,
     DeadlineExceeded,
@@ -38,6 +37,7 @@ from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, P
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, crc32_header
 from .s3calls import call, nothing, sender
 from .s3client import ClientMaker, failure
+from .s3hidden import missing_object, missing_upload
 from .s3lanes import Lane, Lanes, Requests
 from .s3options import S3Options
 from .s3params import ParamMaker, Params
@@ -115,22 +115,8 @@ class S3Store:
 
     async def _head(self, lane: Lane, key: str) -> ObjectInfo:
         work = call("head_object", self._make.target(key), partial(s3answers.head, key))
-        async with self._missing_told(key):
+        async with missing_object(self, key):
             return await self._requests.run(lane, "HeadObject", f"HEAD {key}", work)
-
-    @asynccontextmanager
-    async def _missing_told(self, key: str) -> AsyncIterator[None]:
-        """Of what is not there, keys that may list only below a prefix are told 403 and not 404: the list knows."""
-        try:
-            yield
-        except AccessDenied as error:
-            try:
-                page = await self.list_page(key, delimiter="", limit=1)
-            except S3fsxError:
-                raise error from None
-            if any(info.key == key for info in page.objects):
-                raise
-            raise NotFound(f"{key}: not in the bucket's list ({error})") from None
 
     async def get_range(self, key: str, start: int, length: int, *, etag: str, size: int = 0) -> bytes:
         if length == 0:
@@ -141,7 +127,7 @@ class S3Store:
             return s3calls.body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
 
         work = call("get_object", self._make.range(key, start, length, etag), read)
-        async with self._missing_told(key):
+        async with missing_object(self, key):
             return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def get(self, key: str, *, limit: int) -> bytes:
@@ -153,17 +139,16 @@ class S3Store:
             )
 
         work = call("get_object", self._make.target(key), read)
-        return await self._requests.run(self._lanes.download, "GetObject", what, work)
+        async with missing_object(self, key):
+            return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
         parts: list[UploadedPart] = []
         params = self._make.upload(key, upload_id)
         while True:
             work = call("list_parts", params, partial(s3answers.parts, after=parts[-1].number if parts else 0))
-            try:
+            async with missing_upload(self, key, upload_id):
                 page, more = await self._requests.run(self._lanes.settle, "ListParts", f"LIST PARTS {key}", work)
-            except NotFound as error:
-                raise UploadGone(str(error)) from None  # Ceph RGW 16 says NoSuchKey
             parts += page
             if not more:
                 return tuple(parts)
@@ -296,26 +281,27 @@ class S3Store:
         self._write_ids.pop(upload_id, None)
         try:
             work = call("abort_multipart_upload", self._make.upload(key, upload_id), nothing)
-            await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work, key)
-        except (UploadGone, NotFound):
+            async with missing_upload(self, key, upload_id):
+                await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work, key)
+        except UploadGone:
             return
 
     # Object Lock.
 
     async def legal_hold(self, key: str) -> bool:
         work = partial(s3calls.legal_hold, self._make.target(key))
-        async with self._missing_told(key):
+        async with missing_object(self, key):
             return await self._requests.run(self._lanes.ask, "GetObjectLegalHold", f"GET LEGAL HOLD {key}", work)
 
     async def set_legal_hold(self, key: str, on: bool) -> None:
         params = self._make.target(key) | {"LegalHold": {"Status": "ON" if on else "OFF"}}
         work = call("put_object_legal_hold", params, nothing)
-        async with self._missing_told(key):
+        async with missing_object(self, key):
             await self._requests.run(self._lanes.change, "PutObjectLegalHold", f"PUT LEGAL HOLD {key}", work)
 
     async def retained_until(self, key: str) -> float:
         work = partial(s3calls.retained_until, self._make.target(key))
-        async with self._missing_told(key):
+        async with missing_object(self, key):
             return await self._requests.run(self._lanes.ask, "GetObjectRetention", f"GET RETENTION {key}", work)
 
     # For the probe.

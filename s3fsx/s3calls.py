@@ -10,6 +10,7 @@ from .errors import ConnectionFailed, Corrupted, NotFound, ServerFault, UploadGo
 from .objects import Payload
 from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
+from .s3hidden import upload_is_gone
 from .s3lanes import interrupted
 from .s3params import Params
 
@@ -57,11 +58,8 @@ def complete(params: Params, upload: Params, client: Any) -> None:
             raise ConnectionFailed(f"COMPLETE {params['Key']}: {said}") from None
         if not isinstance(said, ServerFault):
             raise
-        try:
-            client.list_parts(**upload, MaxParts=1)
-        except ANSWERED as missing:
-            if isinstance(failure("", missing), (NotFound, UploadGone)):
-                raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
+        if upload_is_gone(upload, client):
+            raise UploadGone(f"COMPLETE {params['Key']}: the upload is gone") from None
         raise
 
 
