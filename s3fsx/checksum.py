@@ -1,14 +1,19 @@
 """CRC-32s of the *grains* of a run of bytes: of each MiB from its beginning, the last one shorter. Pure.
 
 One pass makes them, and the CRC-32 of the whole follows from them by arithmetic (11 us per MiB, where the pass itself
-takes 150). Grains are kept as bytes, four for each in network order: 2 MB for an object of 500 GB.
+takes 100 to 360). Grains are kept as bytes, four for each in network order: 2 MB for an object of 500 GB.
 """
 
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Iterable
+
+# By the CPU's carry-less multiplication: 0.10 CPU-s/GiB, where zlib takes 0.36. Debian has no package of it.
+try:
+    from isal.isal_zlib import crc32 as crc32
+except ImportError:
+    from zlib import crc32 as crc32
 
 GRAIN = 1 << 20
 
@@ -22,7 +27,7 @@ def grain_crcs(chunks: Iterable[bytes | bytearray | memoryview]) -> bytes:
         at = 0
         while at < len(view):
             piece = view[at : at + GRAIN - filled]
-            crc = zlib.crc32(piece, crc)
+            crc = crc32(piece, crc)
             at += len(piece)
             filled += len(piece)
             if filled == GRAIN:

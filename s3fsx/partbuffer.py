@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
-
+from .checksum import crc32
 from .memory import CHUNK, Lease
 from .objects import Payload
 
@@ -64,7 +63,7 @@ class PartBuffer:
         if index == len(self._crcs):
             self._crcs.append(0)
         if position == self.length:
-            self._crcs[index] = zlib.crc32(data, self._crcs[index])
+            self._crcs[index] = crc32(data, self._crcs[index])
         else:
             self._rewritten.add(index)
         self.chunks[index][at : at + len(data)] = data
@@ -115,7 +114,7 @@ class PartBuffer:
             views.append(memoryview(chunk)[: min(left, CHUNK)])
             left -= CHUNK
         for index in self._rewritten:
-            self._crcs[index] = zlib.crc32(views[index])
+            self._crcs[index] = crc32(views[index])
         self._rewritten.clear()
         return Payload(views, self.length, b"".join(crc.to_bytes(4, "big") for crc in self._crcs))
 

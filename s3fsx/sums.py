@@ -21,11 +21,10 @@ import hashlib
 import itertools
 import re
 import struct
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from .checksum import GRAIN, grain_count, grain_crcs
+from .checksum import GRAIN, crc32, grain_count, grain_crcs
 from .errors import Corrupted
 from .objects import MAX_OBJECT, MAX_PARTS, ObjectInfo
 
@@ -164,7 +163,7 @@ class Sums:
                 *(part.grains for part in self.parts),
             )
         )
-        return body + struct.pack(">I", zlib.crc32(body))
+        return body + struct.pack(">I", crc32(body))
 
 
 def decode(data: bytes) -> Sums:
@@ -172,7 +171,7 @@ def decode(data: bytes) -> Sums:
     if len(data) < _HEAD.size + 4 or len(data) > LIMIT:
         raise Corrupted(f"checksums: {len(data)} bytes cannot be right")
     body, (crc,) = memoryview(data)[:-4], struct.unpack(">I", data[-4:])
-    if zlib.crc32(body) != crc:
+    if crc32(body) != crc:
         raise Corrupted("checksums: they do not match their own checksum")
     magic, key_length, etag_length, size, grain, count = _HEAD.unpack_from(body)
     if magic != _MAGIC or grain != GRAIN or not 0 < count <= MAX_PARTS or not 0 < size <= MAX_OBJECT:

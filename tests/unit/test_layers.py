@@ -43,6 +43,7 @@ HOMES: dict[str, set[str]] = {
     "botocore": {"s3client", "s3wire"},
     "urllib3": {"s3"},
     "diskcache": {"cache"},
+    "isal": {"checksum"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
     "pyfuse3": {"forget", "fuse", "replies", "operation", "mount"},
     "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
