@@ -70,11 +70,11 @@ def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> b
         check()
         # Without a length it might not end; with one, the check has compared it.
         data: bytes = stream.read(None if "ContentLength" in answer else length + 1)
+        if len(data) != length:
+            raise ConnectionFailed(f"{what}: {len(data)} bytes came of {length}")
     except BaseException:
         stream.close()  # ends the connection: what is left of this body may be the whole object
         raise
-    if len(data) != length:
-        raise ConnectionFailed(f"{what}: {len(data)} bytes came of {length}")
     return data
 
 

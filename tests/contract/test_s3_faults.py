@@ -187,7 +187,7 @@ async def test_at_mount_the_probe_copies_and_completes_nothing(place: Place) -> 
         assert found.integrity == EXPECTED[place.server.name].integrity
         assert found.conditional_put
         assert found.part_copy
-        assert set(store.requests) == {"PutObject", "HeadObject", "DeleteObject"}
+        assert set(store.requests) == {"PutObject", "HeadObject", "DeleteObject", "GetObjectLockConfiguration"}
         store.reset_counters()
         assert not store.requests
         assert not store.endpoint.errors
