@@ -88,7 +88,7 @@ class Driver(Protocol):
 @dataclass(eq=False)
 class Entry:
     """One file. data: what readers see; stored: what the bucket has; told: what the last close or fsync that returned
-    success was about."""
+    success was about; since: what it was changed to after that."""
 
     path: str
     data: bytes = b""
@@ -96,15 +96,33 @@ class Entry:
     told: Content = None
     gone: bool = False
     handles: list[Any] = field(default_factory=list)
+    since: list[bytes] = field(default_factory=list)
+
+    def change(self, data: bytes) -> None:
+        self.data = data
+        self.since.append(data)
+
+    def closed(self) -> None:
+        self.told = self.data
+        self.since.clear()
 
     def published(self) -> None:
-        self.stored = self.told = self.data
+        self.stored = self.data
+        self.closed()
+
+    @property
+    def waiting(self) -> bool:
+        """Closed under a temporary name, and not published."""
+        return is_temporary(self.path.rpartition("/")[2]) and self.told != self.stored
 
     @property
     def after_crash(self) -> set[Content]:
-        """A temporary name that was closed and then changed again may have lost what was closed (SEMANTICS.md)."""
-        changed = is_temporary(self.path.rpartition("/")[2]) and self.told not in (self.stored, self.data)
-        return {self.told, self.stored} if changed else {self.told}
+        """What was closed, unless it was truncated to nothing since."""
+        return {self.told, self.stored} if self.waiting and b"" in self.since else {self.told}
+
+    def went_on(self, content: Content) -> bool:
+        """What was closed, and some of what was written since (SEMANTICS.md): as far as its last part had room."""
+        return self.waiting and bool(content) and any(later.startswith(content or b"") for later in self.since)
 
 
 def operations(seed: int, count: int, **more: int) -> list[Op]:
@@ -128,7 +146,7 @@ class Model:
         self.orphans: list[Entry] = []
         self.dirs = {root}
         self.unsure: dict[str, set[Content]] = {}
-        self.moving: list[tuple[str, str, set[Content]]] = []
+        self.moving: list[tuple[str, str, Entry, bytes]] = []
         self.done: list[Op] = []
         self.log: list[str] = []
 
@@ -207,7 +225,7 @@ class Model:
         if known is not None:
             await self.took(entry)  # opening a closed temporary name publishes it
             if truncate:
-                entry.data = b""
+                entry.change(b"")
                 await self.took(entry)
 
     async def do_open(self) -> None:
@@ -245,7 +263,7 @@ class Model:
             await self.failed(e, [entry.path])
             return
         before = entry.data[:offset].ljust(offset, b"\0")
-        entry.data = before + data + entry.data[offset + len(data) :]
+        entry.change(before + data + entry.data[offset + len(data) :])
 
     async def do_truncate(self) -> None:
         chosen = self.some_handle()
@@ -261,7 +279,7 @@ class Model:
             self.not_supported_only(e, 0 < size < len(entry.data))
             await self.failed(e, [entry.path])
             return
-        entry.data = entry.data[:size].ljust(size, b"\0")
+        entry.change(entry.data[:size].ljust(size, b"\0"))
 
     async def do_flush(self) -> None:
         chosen = self.some_handle()
@@ -313,7 +331,7 @@ class Model:
             return
         if is_temporary(entry.path.rpartition("/")[2]):
             if entry.data:
-                entry.told = entry.data
+                entry.closed()
             await self.took(entry)
         else:
             entry.published()
@@ -356,7 +374,7 @@ class Model:
             self.may_become(path, entry.data)
             if target is not None and target.stored is None:
                 self.may_become(path, None)  # what was not published goes first
-            self.moving.append((entry.path, path, {entry.data, *entry.after_crash}))
+            self.moving.append((entry.path, path, entry, entry.data))
         try:
             await self.call(self.driver.rename, entry.path, path)
         except OSError as e:
@@ -519,10 +537,12 @@ class Model:
         found = {path: await self.found(path) for path in sorted(may)}
         for path, content in found.items():
             if content is not ...:
-                assert content in may[path], f"{path} after the crash: {size_of(content)}"
-        for old, new, contents in self.moving:
+                went_on = path in self.files and self.files[path].went_on(content)
+                assert went_on or content in may[path], f"{path} after the crash: {size_of(content)}"
+        for old, new, entry, data in self.moving:
             there = {found[old], found[new]}
-            assert there & {..., *contents}, f"{old} -> {new}: under neither name"
+            survived = there & {..., data, *entry.after_crash} or any(map(entry.went_on, there - {...}))
+            assert survived, f"{old} -> {new}: under neither name"
         self.files = {
             path: Entry(path, content, content, content)
             for path, content in found.items()
@@ -540,6 +560,8 @@ class Model:
         try:
             return await self.call(self.driver.read, path)
         except OSError as e:
+            if self.faults and e.errno == errno.EIO:  # another task's: it comes once
+                return await self.call(self.driver.read, path)
             if e.errno != errno.EEXIST or not self.guess_taken(path):
                 raise AssertionError(f"{path} cannot be read: {e!r}") from e
             await self.call(self.driver.unlink, path)
