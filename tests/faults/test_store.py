@@ -146,7 +146,8 @@ async def begin_upload(place: Place) -> None:
     upload = await Upload.begin(place.transfers, "fresh", "fresh", {})
     assert place.view.uploads() == ["fresh", "parts"], "one upload, not one per attempt"
     await upload.abort()
-    assert await place.transfers.journal.records() == []
+    # What a lost answer may still make is looked for twice more, a minute apart.
+    assert {record.state for record in await place.transfers.journal.records()} <= {"opening"}
 
 
 async def complete(place: Place) -> None:
