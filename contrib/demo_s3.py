@@ -72,9 +72,14 @@ def uploads(client: Any, bucket: str) -> list[str]:
 
 
 def show(client: Any, bucket: str) -> None:
+    internal = 0
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
         for entry in page.get("Contents", ()):
-            sys.stdout.write(f"{entry['Size']:>10} {entry['Key']}\n")
+            if "/.s3fsx/" in entry["Key"]:
+                internal += 1
+            else:
+                sys.stdout.write(f"{entry['Size']:>10} {entry['Key']}\n")
+    sys.stdout.write(f"{internal:>10} objects of checksums below pve/.s3fsx/\n")
     sys.stdout.write(f"{len(uploads(client, bucket)):>10} unfinished multipart uploads\n")
 
 

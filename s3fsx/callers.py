@@ -25,13 +25,14 @@ _EVERY = 5.0
 _KILLED = 1 << (signal.SIGKILL - 1)
 _EXITING = 4  # PF_EXITING of linux/sched.h
 _PENDING = re.compile(r"^SigPnd:\s*([0-9a-f]+)$", re.MULTILINE)
+_FLAGS = re.compile(r"^flags:\s*([0-7]+)$", re.MULTILINE)
 _DELETED = " (deleted)"
 
 
 @dataclass(frozen=True, slots=True)
 class Killed:
     """A thread that is to end by a signal and is stuck in the kernel: SIGKILL is pending, or it is closing its files on
-    its way out. files: what its process has open."""
+    its way out. files: what its process has open for writing: a reader that hangs says nothing about who writes."""
 
     tid: int
     pid: int
@@ -51,14 +52,22 @@ class _Call:
 def killed(proc: Path = Path("/proc")) -> list[Killed]:
     """Every such thread of the machine, as far as this user may see. Blocks for milliseconds."""
     found: list[Killed] = []
-    for thread in proc.glob("[0-9]*/task/[0-9]*"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            if _is_killed(
-                (thread / "status").read_text(errors="replace"), (thread / "stat").read_text(errors="replace")
-            ):
-                process = thread.parents[1]
-                found.append(Killed(int(thread.name), int(process.name), _open_files(process)))
+    for process in _numbered(proc):
+        for thread in _numbered(process / "task"):
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                if _is_killed(
+                    (thread / "status").read_text(errors="replace"), (thread / "stat").read_text(errors="replace")
+                ):
+                    found.append(Killed(int(thread.name), int(process.name), _open_files(process)))
     return found
+
+
+def _numbered(directory: Path) -> list[Path]:
+    """Of processes or threads; none where the process has ended meanwhile."""
+    try:
+        return [directory / name for name in os.listdir(directory) if name.isdigit()]
+    except OSError:
+        return []
 
 
 def _is_killed(status: str, stat: str) -> bool:
@@ -76,7 +85,9 @@ def _open_files(process: Path) -> frozenset[str]:
     with contextlib.suppress(OSError):
         for link in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
-                names.add(os.readlink(link).removesuffix(_DELETED))
+                flags = _FLAGS.search((process / "fdinfo" / link.name).read_text(errors="replace"))
+                if flags is not None and int(flags[1], 8) & os.O_ACCMODE != os.O_RDONLY:
+                    names.add(os.readlink(link).removesuffix(_DELETED))
     return frozenset(names)
 
 

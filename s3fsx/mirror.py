@@ -94,8 +94,9 @@ class Mirror:
                 if copy.host == self._host and copy.node != self._journal.node:
                     log.warning(
                         "the journal here is new, and the bucket has that of node %s of this host, with %d unfinished "
-                        "uploads; unless that is another mount at work: s3fsx recover %s --node %s",
-                        copy.node, len(copy.uploads), source, copy.node,
+                        "uploads; unless that is another mount at work: s3fsx recover SOURCE --node %s --apply, with "
+                        "the SOURCE of this mount of %s",
+                        copy.node, len(copy.uploads), copy.node, source,
                     )  # fmt: skip
         except S3fsxError as e:
             log.info("no journal copies could be looked for (%s)", e)

@@ -57,6 +57,7 @@ log = logging.getLogger("s3fsx.mount")
 _TASKS = 1000
 _RESERVE = 100
 _IDLE_TASKS = 8
+_WATCH_AGAIN = 10.0  # seconds
 # Seconds that requests under way get to end after SIGTERM, within systemd's 90.
 _DRAIN = 30.0
 _NODES = 250_000  # names in memory, about 0.9 KiB each
@@ -271,6 +272,16 @@ def _guarded(nursery: trio.Nursery) -> Callable[..., Any]:
     return lambda task, *args: nursery.start_soon(guarded, task, *args)
 
 
+async def _kept(task: Callable[..., Awaitable[None]], *args: object) -> None:
+    """A watch that goes on as long as the mount does: what goes wrong in one round is logged, the next one comes."""
+    while True:
+        try:
+            await task(*args)
+        except Exception:
+            log.exception("a background watch failed; this is a bug")
+        await trio.sleep(_WATCH_AGAIN)
+
+
 async def _serve(
     mount: Mount, mountpoint: str, ready: Callable[[], None], background: trio.Nursery, stop: trio.Event
 ) -> None:
@@ -295,14 +306,14 @@ async def _serve(
         background.start_soon(_loop, requests, ended)
         status = partial(mount.snapshot, mountpoint)
         await background.start(serve_status, socket, status)
-        background.start_soon(mount.store.endpoint.watch, mount.store.ping)
-        background.start_soon(mount.files.janitor)
-        background.start_soon(mount.callers.watch)
-        background.start_soon(mount.cache.run)
+        background.start_soon(_kept, mount.store.endpoint.watch, mount.store.ping)
+        background.start_soon(_kept, mount.files.janitor)
+        background.start_soon(_kept, mount.callers.watch)
+        background.start_soon(_kept, mount.cache.run)
         if not settings.read_only:
-            background.start_soon(mount.mirror.run)
-        background.start_soon(keep_trimmed, lambda: mount.budget.held)
-        background.start_soon(keep_forgetting, mount.tree)
+            background.start_soon(_kept, mount.mirror.run)
+        background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held)
+        background.start_soon(_kept, keep_forgetting, mount.tree)
         await kernel.tune(mountpoint)
         ready()
         await _first(stop, ended)

@@ -67,6 +67,8 @@ def parse(texts: Iterable[str]) -> list[tuple[str, str | bool]]:
             raise ConfigError(f"-o: {name} is not supported: {REFUSED[name]}")
         if name in IGNORED or name.lower().startswith("x-"):
             continue
+        if name in MAPPED and equals:
+            raise ConfigError(f"-o: {name} takes no value: leave out what stands behind it")
         found.append(MAPPED.get(name, (name, value if equals else True)))
     return found
 

@@ -94,7 +94,7 @@ def _judge(upload: Unfinished, known: Known) -> tuple[str, str, str, str, str, s
 
 def _of_this_node(state: str) -> tuple[str, str]:
     if state == "settled":
-        return KEEP, "closed and complete, waits for its rename: it is there again at the next mount"
+        return KEEP, "closed, every part is there, waits for its rename: it is there again at the next mount"
     if state == "publishing":
         return PUBLISH, "was about to become visible: the next mount, or --apply, finishes that"
     return ABORT, "nothing of it returned success: the next mount, or --apply, aborts it"

@@ -135,7 +135,7 @@ class S3Server:
         try:
             self.client.get_object_lock_configuration(Bucket=bucket)
         except ClientError as e:
-            if e.response["Error"]["Code"] != "ObjectLockConfigurationNotFoundError":
+            if e.response["ResponseMetadata"]["HTTPStatusCode"] != 404:
                 raise
             return False
         return True

@@ -160,7 +160,7 @@ def test_a_lost_journal_points_to_its_copy(make_mount: MakeMount) -> None:
     shutil.rmtree(str(mount.options["state_dir"]))
     mount.start()
     (node,) = {upload["node"] for upload in survey(mount)["uploads"]}
-    assert f"s3fsx recover {mount.source} --node {node}" in mount.log()
+    assert f"s3fsx recover SOURCE --node {node} --apply" in mount.log()
     (mount.path / "dump/new").write_bytes(b"works")
     recover(mount, "--node", node, "--apply")
     assert mount.view.body(name(1)) == BODY

@@ -56,6 +56,7 @@ def test_what_means_something_is_mapped() -> None:
     ("text", "line"),
     [
         ("remount,ro", "-o: remount is not supported: umount and mount again"),
+        ("ro=no", "-o: ro takes no value: leave out what stands behind it"),
         ("=5", "-o: a value without a name"),
         ('prefix="a,b', "-o: a double quote is not closed"),
         ("prefix=a\\", "-o: a backslash at the end"),
