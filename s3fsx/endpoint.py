@@ -192,6 +192,8 @@ class Endpoint:
         now = trio.current_time()
         if self._waiting and now - max(self._answered_at, self._waiting_since) >= SILENT_AFTER:
             return True
+        if self._failures and now - self._failing_since >= PROBE_EVERY:
+            return True  # the last that was heard was a failure, and whoever had it may not ask again
         return now - self._answered_at >= IDLE_AFTER
 
     async def _probe(self, probe: Callable[[], Awaitable[object]]) -> bool:

@@ -246,6 +246,16 @@ async def test_an_idle_mount_notices_an_outage_soon_after_its_probe_fails(autoju
     assert trio.current_time() - start < 70
 
 
+async def test_one_call_that_fails_fast_is_looked_into(autojump_clock: MockClock) -> None:
+    """Five attempts may all fail within a second, too short for the breaker; nobody may ask again for a minute."""
+    e = endpoint()
+    await e.call(Script("fine"), what="X", deadline=1)
+    with pytest.raises(ConnectionFailed):
+        await e.call(Script(ConnectionFailed("refused")), what="X", deadline=10, attempts=1)
+    await watched(e, Script(ConnectionFailed("refused")), 8)
+    assert e.down
+
+
 async def test_a_refusal_by_the_store_ends_an_outage(autojump_clock: MockClock) -> None:
     e = endpoint()
     await open_breaker(e)
