@@ -43,4 +43,10 @@ say "ruff"
 say "mypy --strict"
 .venv/bin/mypy
 say "pytest"
-exec .venv/bin/python -m pytest "$@"
+status=0
+.venv/bin/python -m pytest "$@" || status=$?
+[ "$status" = 1 ] || exit "$status"
+# Real mounts, kills and deadlines, for most of an hour, on a machine that may be busy with others: what failed is run once
+# more by itself, and both outcomes stand in the log. What fails twice is broken.
+say "pytest, again: what failed"
+exec .venv/bin/python -m pytest --last-failed --last-failed-no-failures=none "$@"
