@@ -46,6 +46,13 @@ class Change:
             self.intent = replace(self.intent, phase="deleting", pieces=pieces)
             await self._journal.intend(self.intent)
 
+    async def undo(self) -> None:
+        """It failed, and its program is told so: from now on what is left of its copies is only ever removed. Kept
+        until the caller has removed them. Raises JournalError."""
+        self.kept = True
+        self.intent = replace(self.intent, phase="undoing")
+        await self._journal.intend(self.intent)
+
 
 class Changes:
     """``spawn`` starts a background task that outlives the caller."""
