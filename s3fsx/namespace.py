@@ -6,7 +6,7 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from .attributes import Attributes, to_metadata
@@ -189,6 +189,8 @@ class Namespace:
             raise FileSystemError(errno.EEXIST, f"{target.path}: exists")
         async with self._change((parent, name), (new_parent, new_name)):
             path = self._listings.child_path(new_parent, new_name)  # only now: it may have moved meanwhile
+            if no_replace:
+                await self._require_absent(path)
             if isinstance(node, Directory):
                 if isinstance(target, File):
                     raise FileSystemError(errno.ENOTDIR, f"{path}: is a file")
@@ -208,17 +210,39 @@ class Namespace:
                     await self._protection.lift(old_key)
         await self._keep_directory(parent)
 
+    async def _require_absent(self, path: str) -> None:
+        """EEXIST for what another node has made since the directory was listed, too."""
+        key = self._layout.key(path)
+        page = await self._store.list_page(f"{key}/", limit=1)
+        there = bool(page.objects or page.prefixes)
+        if not there:
+            with suppress(NotFound):
+                await self._store.head(key)
+                there = True
+        if there:
+            raise FileSystemError(errno.EEXIST, f"{path}: exists")
+
     async def _rename_file(self, node: File, target: File | None, key: str, path: str) -> None:
         if node.failed is not None:
             failed, node.failed = node.failed, None
             raise failed
-        if target is not None and target.writer is not None:
-            if target.writer.dirty and target.writers:
-                raise FileSystemError(errno.EBUSY, f"{path}: is being written")
-            await self._drop_content(target)  # first: its publication must not land on top of ours
+        writer = target.writer if target is not None else None
+        if target is None or writer is None:
+            await self._put_in_place(node, key, path, replaces=target is not None)
+            return
+        _require_finished(target)
+        async with writer.replaced():
+            _require_finished(target)  # while we waited for our turn
+            await self._put_in_place(node, key, path, replaces=True)
+            target.deleted_size = target.size  # see _drop_content
+            if target.writer is writer:
+                target.writer = None
+            target.failed = None
+
+    async def _put_in_place(self, node: File, key: str, path: str, *, replaces: bool) -> None:
         old = node.version
         writer = node.writer
-        if writer is not None and await writer.commit(key, path, replaces=target is not None):
+        if writer is not None and await writer.commit(key, path, replaces=replaces):
             await self._committed(node, old)
         else:
             if writer is not None:
@@ -263,6 +287,11 @@ class Namespace:
             self._unpublished(c) if isinstance(c, Directory) else isinstance(c, File) and _dirty(c)
             for c in directory.children.values()
         )
+
+
+def _require_finished(target: File) -> None:
+    if target.writers and _dirty(target):
+        raise FileSystemError(errno.EBUSY, f"{target.path}: is being written")
 
 
 def _dirty(file: File) -> bool:
