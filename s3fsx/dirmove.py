@@ -38,9 +38,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Copies:
-    """made: the copies by the old key. open: old keys of those without an answer (yet), which may still come to be."""
+    """made: the copies by the old key. begun: old keys of those that were asked for. open: those of them without an
+    answer (yet), which may still come to be."""
 
     made: dict[str, ObjectInfo] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
 
 
@@ -132,12 +134,14 @@ class DirectoryMoves:
             self._listings.tree.move(node, new_parent, new_name)
             node.marker = source in copied
             for info in objects:
-                if info.key in there and not _same(info, there[info.key]):
+                if info.key not in there:
+                    continue
+                if _same(info, there[info.key]):
+                    await self._store.delete(info.key, known=info)
+                else:
                     log.info("%s: was replaced by others while it was being renamed; left alone", info.key)
                     if old_parent is not None:
                         old_parent.sealed_until = -1.0
-                else:
-                    await self._store.delete(info.key, known=info)
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
         """Files below a renamed directory have other keys now, for those who have them open too."""
@@ -167,6 +171,7 @@ class DirectoryMoves:
 
         async def copy(pair: tuple[ObjectInfo, str]) -> None:
             info, key = pair
+            copies.begun.add(info.key)
             copies.open.add(info.key)
             try:
                 path = self._layout.path_of(key) or key
@@ -182,33 +187,35 @@ class DirectoryMoves:
 
     async def _take_back(self, pairs: Pairs, copies: _Copies, change: Change, path: str) -> None:
         """Removes what we copied. Raises nothing: what cannot be judged or removed now is left to the next mount."""
-        late: list[str] = []
+        pairs = [pair for pair in pairs if pair[0].key in copies.begun]
+        if not pairs:
+            return
+        left = {key for _, key in pairs}
 
         async def remove(pair: tuple[ObjectInfo, str]) -> None:
             info, key = pair
             try:
                 there = await self._store.head(key)
             except NotFound:
-                if info.key in copies.open:
-                    late.append(key)
+                if info.key not in copies.open:
+                    left.discard(key)
                 return
             if await self._is_ours(info, copies.made.get(info.key), there):
                 await self._store.delete(key, known=there)
             else:
                 log.info("%s: is no copy of ours; left alone", key)
+            left.discard(key)
 
         with suppress(JournalError):  # what it would only make sure of is tried all the same
-            await change.undo()
+            await change.undo(left)
         try:
             with copied_within(_TAKE_BACK, path):
                 await _each(pairs, remove)
         except S3fsxError as e:
             log.warning("%s: what was copied before the rename failed is removed by the next mount (%s)", path, e)
-            return
-        if late:
-            log.info(
-                "%s: %d copies were given up; should they come to be, the next mount removes them", path, len(late)
-            )
+        if left:  # no more than these: what others make under the other names is theirs
+            with suppress(JournalError):
+                await change.undo(left)
         else:
             change.kept = False
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pytest
 import trio
 
-from s3fsx.errors import DeadlineExceeded, EndpointDown, ServerFault
+from s3fsx.errors import AccessDenied, DeadlineExceeded, EndpointDown, ServerFault
 from s3fsx.intents import piece_of
 from s3fsx.journal import JournalError
 from s3fsx.objects import Payload
@@ -333,6 +333,25 @@ async def test_a_directory_rename_that_failed_is_never_finished_later(mount: Dom
     assert [intent.phase for intent in await mount.journal.intents()] == ["undoing"]
     after = await mount.restarted()
     assert stored(after) == before
+    await after.nothing_left()
+
+
+@pytest.mark.expect_log("removed by the next mount")
+async def test_what_was_taken_back_already_is_not_looked_for_at_the_next_mount(mount: Domain) -> None:
+    """Another tool makes the same copies, which nobody could tell from ours, after the rename has failed."""
+    await mount.mkdir("dump/d")
+    for name in ("a", "b", "c"):
+        await mount.write(f"dump/d/{name}", SMALL)
+    mount.store.fail_next("copy", AccessDenied("403"))
+    mount.store.fail_next("delete", ServerFault("500"))
+    with pytest.raises(AccessDenied):
+        await mount.rename("dump/d", "dump/e")
+    (left,) = [path for path in mount.paths() if path.startswith("dump/e/")] or ["dump/e/"]
+    for name in ("a", "b", "c"):
+        await mount.store.copy(f"pve/dump/d/{name}", f"pve/dump/e/{name}", etag="")
+    after = await mount.restarted()
+    made = {f"dump/{directory}/{name}" for directory in "de" for name in "abc"}
+    assert set(after.paths()) == made - {left}
     await after.nothing_left()
 
 
