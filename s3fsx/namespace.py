@@ -257,11 +257,24 @@ class Namespace:
                 await change.copied([copy])
                 version.update(copy)  # before the old key goes: somebody may be reading
                 try:
-                    await self._store.delete(source.key, known=source)
+                    await self._delete_copied(node, source)
                 except S3fsxError:
                     version.update(source)
                     raise
             self._listings.learned(node, version.info)
+
+    async def _delete_copied(self, node: File, source: ObjectInfo) -> None:
+        """The old key of a rename, unless another node has replaced what we copied: a large copy takes minutes."""
+        try:
+            there = await self._store.head(source.key)
+        except NotFound:
+            return
+        if (there.etag, there.size) == (source.etag, source.size):  # no times: PUT, LIST and HEAD tell different ones
+            await self._store.delete(source.key, known=source)
+        else:
+            log.info("%s: was replaced by others while it was being renamed; left alone", source.key)
+            if node.parent is not None:
+                node.parent.sealed_until = -1.0
 
     async def _committed(self, node: File, old: Version | None) -> None:
         """The target is verified in the bucket: what fails after that must not make a failed backup of it."""

@@ -194,6 +194,25 @@ async def test_a_reader_follows_the_file_it_reads_through_a_rename(make: Make) -
     await mount.nothing_left()
 
 
+async def test_what_another_node_writes_under_the_old_name_meanwhile_stays(make: Make) -> None:
+    store = FakeStore()
+    one, two = make(store), make(store)
+    await one.write("dump/a", b"old")
+    copy = store.copy
+
+    async def and_then(*args: object, **more: object) -> object:
+        done = await copy(*args, **more)  # type: ignore[arg-type]
+        await two.write("dump/a", b"acknowledged by node two")
+        return done
+
+    store.copy = and_then  # type: ignore[assignment,method-assign]
+    await one.rename("dump/a", "dump/b")
+    assert (one.stored("dump/a"), one.stored("dump/b")) == (b"acknowledged by node two", b"old")
+    await trio.sleep(0.1)
+    assert await one.names("dump") == ["a", "b"]
+    assert await one.read("dump/a") == b"acknowledged by node two"
+
+
 async def test_rename_onto_itself_does_nothing(mount: Domain) -> None:
     await mount.write("dump/a", b"a")
     before = mount.calls()
