@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -45,6 +45,14 @@ class Change:
         if len(pieces) > 1 or any(piece.etag != piece.copy_etag and not piece.write_id for piece in pieces):
             self.intent = replace(self.intent, phase="deleting", pieces=pieces)
             await self._journal.intend(self.intent)
+
+    async def undo(self, left: Container[str]) -> None:
+        """It failed, and its program is told so: from now on its copies under these keys are only ever removed, and no
+        others. Kept until the caller has removed them. Raises JournalError."""
+        self.kept = True
+        pieces = tuple(piece for piece in self.intent.pieces if piece.target in left)
+        self.intent = replace(self.intent, phase="undoing", pieces=pieces)
+        await self._journal.intend(self.intent)
 
 
 class Changes:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import trio
 
-from .errors import S3fsxError
+from .errors import DeadlineExceeded, S3fsxError
 from .objects import COPY_OF, MAX_COPY, WRITE_ID, ObjectInfo
 from .upload import Transfers, Upload
 from .version import Version
@@ -35,3 +36,13 @@ async def copy_object(
     except (S3fsxError, trio.Cancelled):
         upload.abort_later()
         raise
+
+
+@contextmanager
+def copied_within(seconds: float, path: str) -> Iterator[None]:
+    """Around any number of copies: each has a deadline of its own, and 1000 of them would add up to hours."""
+    try:
+        with trio.fail_after(seconds):
+            yield
+    except trio.TooSlowError:
+        raise DeadlineExceeded(f"{path}: not copied within {seconds:.0f} s") from None

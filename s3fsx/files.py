@@ -362,6 +362,8 @@ class Files:
                 await self._publisher.publish(file)
                 log.info("%s: published under its temporary name, no rename came", file.path)
             except S3fsxError as e:
+                if file.writer is not writer:
+                    continue  # deleted or replaced while it waited for its turn
                 log.warning("%s: could not be published under its temporary name: %s", file.path, e)
                 if writer.settled_at is not None and writer.error is None:
                     writer.settled_at = trio.current_time()  # it waits on; nothing is lost

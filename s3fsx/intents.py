@@ -74,7 +74,7 @@ def plan(intent: Intent, there: Mapping[str, ObjectInfo]) -> Plan:
     ready = [p for p in ours if not p.target or is_copy(p, there[p.source], there.get(p.target))]
     others = [piece for piece in ours if piece not in ready]
     changed = tuple(piece.source for piece in present if piece not in ours)
-    if intent.phase == "deleting" or len(ready) == len(intent.pieces):
+    if intent.phase == "deleting" or (intent.phase == "copying" and len(ready) == len(intent.pieces)):
         return Plan(True, tuple(p.source for p in ready), changed + tuple(p.source for p in others))
     in_the_way = tuple(p.target for p in others if p.target in there)
     return Plan(False, tuple(p.target for p in ready), changed + in_the_way)

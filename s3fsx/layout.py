@@ -117,6 +117,11 @@ class Layout:
         """True for directories that exist without any object: the content directories and the root."""
         return path == "" or path in CONTENT_DIRS
 
+    def holds_content(self, path: str) -> bool:
+        """True when the keys below the directory are, or include, those of a content directory mapped there or not."""
+        prefix = self.directory(path)
+        return self.is_content(path) or any(self.directory(content).startswith(prefix) for content in CONTENT_DIRS)
+
     def is_hidden(self, path: str) -> bool:
         """True when the path is reserved or its key belongs to another path; looking it up must find nothing."""
         return self._unroute(self._route(path)) != path

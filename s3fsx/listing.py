@@ -98,7 +98,9 @@ class Listings:
 
     @contextmanager
     def moving(self, directory: Directory) -> Iterator[None]:
-        """What is below is being copied away: whoever wants to change something there waits until it has moved."""
+        """What is below is being copied away or removed: whoever wants to change something there waits until then."""
+        if directory.ino in self._moving:
+            raise FileSystemError(errno.EBUSY, f"{directory.path}: is being renamed or removed")
         event = self._moving[directory.ino] = trio.Event()
         try:
             yield
@@ -107,7 +109,8 @@ class Listings:
             event.set()
 
     async def settled_place(self, node: Node | None) -> None:
-        """Until nothing above the node is being renamed; EBUSY when that takes too long."""
+        """Until nothing above the node is being renamed; EBUSY when that takes too long, ENOENT when the node is gone
+        then."""
         while self._moving:
             event: trio.Event | None = None
             above = node
@@ -120,6 +123,8 @@ class Listings:
                 await event.wait()
             if scope.cancelled_caught:
                 raise FileSystemError(errno.EBUSY, "the directory is being renamed")
+            if node is not None and not node.reachable:
+                raise FileSystemError(errno.ENOENT, f"{node.path}: was removed")
 
     # -- asking
 

@@ -100,7 +100,11 @@ class Mount:
         publisher = Publisher(self.listings, transfers)
         changes = Changes(self.verified, journal, spawn)
         self.namespace = Namespace(
-            self.listings, transfers, publisher, changes, NamePolicy(settings.rename_limit, settings.read_only)
+            self.listings,
+            transfers,
+            publisher,
+            changes,
+            NamePolicy(settings.rename_limit, settings.publish_deadline, settings.read_only),
         )
         self.files = Files(
             self.listings,

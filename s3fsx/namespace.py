@@ -6,19 +6,17 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-import trio
-
 from .attributes import Attributes, to_metadata
-from .changes import Change, Changes
-from .copies import copy_object
+from .changes import Changes
+from .copies import copied_within, copy_object
+from .dirmove import DirectoryMoves
 from .errors import FileSystemError, NotFound, S3fsxError
 from .layout import check_name
 from .listing import Listings
 from .objects import ObjectInfo, Payload
-from .pages import Pages
 from .protection import is_mark
 from .publisher import Publisher
 from .tree import Directory, File, Node, Tree
@@ -27,14 +25,14 @@ from .version import Version
 
 log = logging.getLogger("s3fsx.namespace")
 
-_COPIES_AT_ONCE = 8
-
 
 @dataclass(frozen=True, slots=True)
 class NamePolicy:
-    """rename_limit: most objects a renamed directory may hold (EXDEV above). read_only: EROFS for every change."""
+    """rename_limit: most objects a renamed directory may hold (EXDEV above). copy_deadline: seconds for all copies of
+    one rename. read_only: EROFS for every change."""
 
     rename_limit: int
+    copy_deadline: float
     read_only: bool
 
 
@@ -54,6 +52,14 @@ class Namespace:
         self._changes = changes
         self._policy = policy
         self._changing: Counter[int] = Counter()  # changes of names under way, by directory
+        self._moves = DirectoryMoves(
+            listings,
+            transfers,
+            changes,
+            self._unpublished,
+            limit=policy.rename_limit,
+            deadline=policy.copy_deadline,
+        )
 
     def require_writable(self) -> None:
         if self._policy.read_only:
@@ -88,10 +94,11 @@ class Namespace:
         if self._layout.is_content(path):
             raise FileSystemError(errno.EEXIST, f"{path}: exists always")
         self.require_writable()
-        key = self._layout.directory(path)
+        self._layout.directory(path)  # what cannot be a path is refused as such
         if await self._listings.lookup(parent, name) is not None:
             raise FileSystemError(errno.EEXIST, f"{path}: exists")
         async with self._change((parent, name)):
+            key = self._layout.directory(self._listings.child_path(parent, name))  # it may have moved meanwhile
             await self._store.put(key, Payload.of(b""), metadata=to_metadata(attrs, directory=True))
             node = self._tree.add_directory(parent, name, attrs)
             node.marker = True
@@ -102,26 +109,15 @@ class Namespace:
         node = await self._existing(parent, name)
         if not isinstance(node, Directory):
             raise FileSystemError(errno.ENOTDIR, f"{node.path}: not a directory")
-        await self._require_empty(node)
         if self._listings.is_content(node):
+            await self._moves.require_empty(node)
             raise FileSystemError(errno.EBUSY, f"{node.path}: content directories always exist")
         async with self._change((parent, name)):
-            await self._store.delete(self._layout.directory(node.path))
-            self._tree.detach(node)
+            with self._listings.moving(node):
+                await self._moves.require_empty(node)
+                await self._store.delete(self._layout.directory(node.path))
+                self._tree.detach(node)
         await self._keep_directory(parent)
-
-    async def _require_empty(self, directory: Directory) -> None:
-        """ENOTEMPTY must be exact: also for files not published yet, and for what only the store knows."""
-        path = directory.path
-        if any(isinstance(c, File) and _dirty(c) for c in directory.children.values()):
-            raise FileSystemError(errno.ENOTEMPTY, f"{path}: has files that are being written")
-        if self._layout.content_children(path):
-            raise FileSystemError(errno.ENOTEMPTY, f"{path}: has content directories")
-        prefix = self._layout.directory(path)
-        page = await self._store.list_page(prefix, limit=2)
-        if page.prefixes or any(info.key != prefix for info in page.objects):
-            directory.sealed_until = -1.0
-            raise FileSystemError(errno.ENOTEMPTY, f"{path}: not empty")
 
     async def _keep_directory(self, directory: Directory) -> None:
         """A directory whose last entry we removed still exists: give it a marker unless it has one."""
@@ -191,10 +187,16 @@ class Namespace:
             return
         if target is not None and no_replace:
             raise FileSystemError(errno.EEXIST, f"{target.path}: exists")
-        path = self._listings.child_path(new_parent, new_name)
         async with self._change((parent, name), (new_parent, new_name)):
+            path = self._listings.child_path(new_parent, new_name)  # only now: it may have moved meanwhile
+            if no_replace:
+                await self._require_absent(path)
             if isinstance(node, Directory):
-                await self._rename_directory(node, target, new_parent, new_name, path)
+                if isinstance(target, File):
+                    raise FileSystemError(errno.ENOTDIR, f"{path}: is a file")
+                await self._moves.move(node, target if isinstance(target, Directory) else None, new_parent, new_name)
+                if not node.children and not node.marker:
+                    await self._keep_directory(node)
             elif isinstance(target, Directory):
                 raise FileSystemError(errno.EISDIR, f"{path}: is a directory")
             elif isinstance(node, File):
@@ -208,17 +210,39 @@ class Namespace:
                     await self._protection.lift(old_key)
         await self._keep_directory(parent)
 
+    async def _require_absent(self, path: str) -> None:
+        """EEXIST for what another node has made since the directory was listed, too."""
+        key = self._layout.key(path)
+        page = await self._store.list_page(f"{key}/", limit=1)
+        there = bool(page.objects or page.prefixes)
+        if not there:
+            with suppress(NotFound):
+                await self._store.head(key)
+                there = True
+        if there:
+            raise FileSystemError(errno.EEXIST, f"{path}: exists")
+
     async def _rename_file(self, node: File, target: File | None, key: str, path: str) -> None:
         if node.failed is not None:
             failed, node.failed = node.failed, None
             raise failed
-        if target is not None and target.writer is not None:
-            if target.writer.dirty and target.writers:
-                raise FileSystemError(errno.EBUSY, f"{path}: is being written")
-            await self._drop_content(target)  # first: its publication must not land on top of ours
+        writer = target.writer if target is not None else None
+        if target is None or writer is None:
+            await self._put_in_place(node, key, path, replaces=target is not None)
+            return
+        _require_finished(target)
+        async with writer.replaced():
+            _require_finished(target)  # while we waited for our turn
+            await self._put_in_place(node, key, path, replaces=True)
+            target.deleted_size = target.size  # see _drop_content
+            if target.writer is writer:
+                target.writer = None
+            target.failed = None
+
+    async def _put_in_place(self, node: File, key: str, path: str, *, replaces: bool) -> None:
         old = node.version
         writer = node.writer
-        if writer is not None and await writer.commit(key, path, replaces=target is not None):
+        if writer is not None and await writer.commit(key, path, replaces=replaces):
             await self._committed(node, old)
         else:
             if writer is not None:
@@ -228,15 +252,29 @@ class Namespace:
                 raise FileSystemError(errno.ENOENT, f"{node.path}: nothing was ever written")
             source = version.info
             async with self._changes.renaming(path, [(source, key)]) as change:
-                copy = await self._copy(version, key, path)
+                with copied_within(self._policy.copy_deadline, path):
+                    copy = await self._copy(version, key, path)
                 await change.copied([copy])
                 version.update(copy)  # before the old key goes: somebody may be reading
                 try:
-                    await self._store.delete(source.key, known=source)
+                    await self._delete_copied(node, source)
                 except S3fsxError:
                     version.update(source)
                     raise
             self._listings.learned(node, version.info)
+
+    async def _delete_copied(self, node: File, source: ObjectInfo) -> None:
+        """The old key of a rename, unless another node has replaced what we copied: a large copy takes minutes."""
+        try:
+            there = await self._store.head(source.key)
+        except NotFound:
+            return
+        if (there.etag, there.size) == (source.etag, source.size):  # no times: PUT, LIST and HEAD tell different ones
+            await self._store.delete(source.key, known=source)
+        else:
+            log.info("%s: was replaced by others while it was being renamed; left alone", source.key)
+            if node.parent is not None:
+                node.parent.sealed_until = -1.0
 
     async def _committed(self, node: File, old: Version | None) -> None:
         """The target is verified in the bucket: what fails after that must not make a failed backup of it."""
@@ -256,51 +294,6 @@ class Namespace:
         except NotFound:
             raise FileSystemError(errno.ENOENT, f"{version.key}: was deleted elsewhere") from None
 
-    async def _rename_directory(
-        self, node: Directory, target: Node | None, new_parent: Directory, new_name: str, path: str
-    ) -> None:
-        """Empty or small directories only: every object is copied, then the old ones are deleted."""
-        if self._listings.is_content(node) or self._layout.is_content(path):
-            raise FileSystemError(errno.EBUSY, f"{node.path or '/'}: content directories stay where they are")
-        if isinstance(target, File):
-            raise FileSystemError(errno.ENOTDIR, f"{path}: is a file")
-        if isinstance(target, Directory):
-            await self._require_empty(target)
-        ancestor: Directory | None = new_parent
-        while ancestor is not None:
-            if ancestor is node:
-                raise FileSystemError(errno.EINVAL, f"{path}: is inside {node.path}")
-            ancestor = ancestor.parent
-        source, destination = self._layout.directory(node.path), self._layout.directory(path)
-        with self._listings.moving(node):
-            if self._unpublished(node):
-                raise FileSystemError(errno.EBUSY, f"{node.path}: something in it is being changed")
-            objects = await self._all_below(source)
-            await self._protection.require_movable(info.key for info in objects)
-            pairs = [(info, destination + info.key[len(source) :]) for info in objects]
-            async with self._changes.renaming(path, pairs) as change:
-                copied = await self._copy_all(pairs, change)
-                self._follow(node, copied)
-                self._tree.move(node, new_parent, new_name)
-                node.marker = source in copied
-                for info in objects:
-                    await self._store.delete(info.key, known=info)
-        if not node.children and not node.marker:
-            await self._keep_directory(node)
-
-    def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
-        """Files below a renamed directory have other keys now, for those who have them open too."""
-        directory.sealed_until = -1.0
-        for child in list(directory.children.values()):
-            if isinstance(child, Directory):
-                self._follow(child, copied)
-            elif isinstance(child, File) and child.version is not None:
-                moved = copied.get(child.version.key)
-                if moved is None:
-                    self._tree.detach(child)
-                else:
-                    child.version.update(moved)
-
     def _unpublished(self, directory: Directory) -> bool:
         """Something below is being written, or a name below is being changed."""
         return self._changing[directory.ino] > 0 or any(
@@ -308,48 +301,10 @@ class Namespace:
             for c in directory.children.values()
         )
 
-    async def _all_below(self, prefix: str) -> list[ObjectInfo]:
-        """Every object below a prefix; EXDEV when there are more than rename_limit (mv then copies by itself)."""
-        objects: list[ObjectInfo] = []
-        pages = Pages(self._store, prefix, delimiter="")
-        while (page := await pages.next()) is not None:
-            objects += page.objects
-            if len(objects) > self._policy.rename_limit:
-                raise FileSystemError(
-                    errno.EXDEV, f"{prefix}: more than rename_limit={self._policy.rename_limit} objects to copy"
-                )
-        return objects
 
-    async def _copy_all(self, pairs: list[tuple[ObjectInfo, str]], change: Change) -> dict[str, ObjectInfo]:
-        """Copies objects to other keys; the copies by the old key. All or nothing."""
-        copied: dict[str, ObjectInfo] = {}
-        failed: list[S3fsxError] = []
-        queue = iter(pairs)
-
-        async def worker() -> None:
-            for info, key in queue:
-                if failed:
-                    return
-                try:
-                    path = self._layout.path_of(key) or key
-                    copied[info.key] = await copy_object(self._transfers, Version(info), key, path)
-                except S3fsxError as e:
-                    failed.append(e)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(_COPIES_AT_ONCE):
-                nursery.start_soon(worker)
-        try:
-            if failed:
-                raise failed[0]
-            await change.copied([copied[info.key] for info, _ in pairs])
-        except S3fsxError:
-            change.kept = True  # until the copies are gone: what cannot be removed now goes at the next mount
-            for _, key in pairs:  # also where only the answer of a copy was lost: the target was empty before
-                await self._store.delete(key)
-            change.kept = False
-            raise
-        return copied
+def _require_finished(target: File) -> None:
+    if target.writers and _dirty(target):
+        raise FileSystemError(errno.EBUSY, f"{target.path}: is being written")
 
 
 def _dirty(file: File) -> bool:

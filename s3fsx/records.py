@@ -14,6 +14,7 @@ Phases of an intent, a change of names:
 
     copying   the pieces are being copied                  -> replay finishes it if every copy is there, else undoes it
     deleting  every copy is verified (or none was needed)  -> replay deletes the sources that are left
+    undoing   it failed, and its program was told so       -> replay deletes the copies that are left
 """
 
 from __future__ import annotations

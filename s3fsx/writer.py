@@ -330,6 +330,18 @@ class Writer:
         except EndpointDown:
             self._transfers.spawn(self._discard_later)
             raise
+        await self._abort(upload)
+
+    @asynccontextmanager
+    async def replaced(self) -> AsyncIterator[None]:
+        """Around a rename over the file: nothing of it is published meanwhile, which would land on top of what the
+        rename puts there, and afterwards it is discarded. When the rename fails, all is as it was."""
+        async with self._turn():
+            yield
+            upload = self._let_go()
+        await self._abort(upload)
+
+    async def _abort(self, upload: Upload | None) -> None:
         if upload is not None:
             with trio.move_on_after(_ABORT) as scope:
                 await upload.abort_quietly()

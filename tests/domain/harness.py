@@ -160,7 +160,11 @@ class Domain:
         self.publisher = Publisher(self.listings, self.transfers)
         self.changes = Changes(self.verified, self.journal, self._spawn)
         self.namespace = Namespace(
-            self.listings, self.transfers, self.publisher, self.changes, NamePolicy(o.rename_limit, o.read_only)
+            self.listings,
+            self.transfers,
+            self.publisher,
+            self.changes,
+            NamePolicy(o.rename_limit, o.publish_deadline, o.read_only),
         )
         self.files = Files(
             self.listings,

@@ -8,7 +8,7 @@ import os
 import pytest
 import trio
 
-from s3fsx.errors import ConnectionFailed, Corrupted, FileSystemError, S3fsxError, ServerFault, UploadGone
+from s3fsx.errors import AccessDenied, ConnectionFailed, Corrupted, FileSystemError, S3fsxError, ServerFault, UploadGone
 from s3fsx.objects import Capabilities
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, SmallSchedule, pattern
@@ -33,6 +33,11 @@ CASES = [
 ]
 DAT, FINAL = f"{VM}.vma.dat", f"{VM}.vma.zst"
 BIG = ZST + pattern(5 * SMALL_PART + 99)
+
+
+async def release_copy_later(mount: Domain) -> None:
+    await trio.sleep(5)
+    mount.store.release("copy")
 
 
 @pytest.mark.parametrize("size", [30, 5 * SMALL_PART + 17])
@@ -130,6 +135,78 @@ async def test_a_target_that_came_into_being_meanwhile_is_replaced_as_rename_doe
     await small.rename(DAT, FINAL)
     assert small.stored(FINAL) == BIG
     await small.nothing_left()
+
+
+async def test_a_rename_that_fails_over_a_waiting_file_leaves_it_waiting(small: Domain) -> None:
+    """Its close was OK. Nothing of it is published while the rename is under way, before or after ours."""
+    temporary = "dump/b.tmp"
+    await small.write("dump/a", BIG)
+    await small.write(temporary, BIG[:-9])
+    assert small.paths() == ["dump/a"]
+    small.store.hang("copy")
+    small.store.fail_next("copy", AccessDenied("403"))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(release_copy_later, small)
+        nursery.start_soon(small.files.publish_waiting, -1.0)
+        with pytest.raises(AccessDenied):
+            await small.rename("dump/a", temporary)
+    assert small.stored(temporary) == BIG[:-9]
+    await small.write(temporary, BIG[:-8])
+    small.store.fail_next("copy", AccessDenied("403"))
+    with pytest.raises(AccessDenied):
+        await small.rename("dump/a", temporary)
+    await small.rename(temporary, "dump/b")
+    assert small.stored("dump/b") == BIG[:-8]
+    await small.nothing_left()
+
+
+async def test_a_rename_over_a_waiting_file_is_not_published_over(small: Domain) -> None:
+    temporary = "dump/b.tmp"
+    await small.write("dump/a", BIG)
+    await small.write(temporary, BIG[:-9])
+    small.store.hang("copy")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(release_copy_later, small)
+        nursery.start_soon(small.rename, "dump/a", temporary)
+        await trio.sleep(1)
+        await small.files.publish_waiting(-1.0)
+    assert small.stored(temporary) == BIG
+    assert await small.read(temporary) == BIG
+    await small.nothing_left()
+
+
+async def test_a_rename_that_fails_over_an_open_file_leaves_its_descriptor_alone(small: Domain) -> None:
+    await small.write("dump/a", b"a")
+    await small.write("dump/b", b"b")
+    handle = await small.open("dump/b", os.O_WRONLY)
+    small.store.fail_next("copy", AccessDenied("403"))
+    with pytest.raises(AccessDenied):
+        await small.rename("dump/a", "dump/b")
+    await small.finish(handle, b"B")
+    assert (small.stored("dump/a"), small.stored("dump/b")) == (b"a", b"B")
+    handle = await small.open("dump/b", os.O_WRONLY)
+    await small.rename("dump/a", "dump/b")
+    with pytest.raises(FileSystemError) as stale:
+        await small.finish(handle, b"of the file that was replaced")
+    assert stale.value.errno == errno.ESTALE
+    assert small.stored("dump/b") == b"a"
+
+
+async def test_noreplace_asks_the_store(make: Make) -> None:
+    """Another node made it since this one has listed the directory."""
+    store = FakeStore()
+    one, two = make(store), make(store)
+    await one.write("dump/a", b"one")
+    await one.mkdir("dump/d")
+    await one.names("dump")
+    await two.write("dump/b", b"two")
+    await two.mkdir("dump/e")
+    for old, new in (("a", "b"), ("a", "e"), ("d", "e"), ("d", "b")):
+        with pytest.raises(FileSystemError) as refused:
+            await one.rename(f"dump/{old}", f"dump/{new}", no_replace=True)
+        assert refused.value.errno == errno.EEXIST, (old, new)
+    await one.rename("dump/a", "dump/c", no_replace=True)
+    assert (one.stored("dump/b"), one.stored("dump/c")) == (b"two", b"one")
 
 
 async def test_noreplace(small: Domain) -> None:

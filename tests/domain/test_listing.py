@@ -383,14 +383,21 @@ async def test_a_file_being_written_is_listed_before_it_is_in_the_bucket(small: 
 
 async def test_a_head_overtaken_by_a_rename_does_not_remove_the_new_name(mount: Domain) -> None:
     mount.store.poke(mount.key("snippets/a"), b"1")
-    mount.store.hang("head")
+    head, renamed = mount.store.head, trio.Event()
+
+    async def first(key: str) -> ObjectInfo:
+        mount.store.head = head  # type: ignore[method-assign]
+        await renamed.wait()
+        return await head(key)
+
+    mount.store.head = first  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(mount.names, "snippets")
         await trio.sleep(1)
         a = (await mount.directory("snippets")).children["a"]
         await mount.namespace._rename_file(a, None, mount.key("snippets/b"), "snippets/b")  # type: ignore[arg-type]
         mount.tree.move(a, await mount.directory("snippets"), "b")
-        mount.store.release("head")
+        renamed.set()
     assert await mount.names("snippets") == ["b"]
 
 

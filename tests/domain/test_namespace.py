@@ -66,6 +66,32 @@ async def test_rmdir_of_what_only_we_know_to_be_full(mount: Domain) -> None:
     await mount.rmdir("dump/d")
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_directory_with_something_unpublished_far_below_is_not_empty(
+    make: Make, schedule: SmallSchedule, waits: bool
+) -> None:
+    """Nothing of it is in the bucket: neither markers (other tools make none) nor the file."""
+    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+    mount.store.poke("pve/a/b/other", b"by another tool")
+    data = pattern(2 * SMALL_PART)
+    path = "a/b/vzdump-qemu-100-2026_11_20-13_15_26.vma.dat" if waits else "a/b/f"
+    handle = await mount.create(path)
+    await mount.fill(handle, data)
+    if waits:
+        await mount.close(handle)
+    mount.store.remove("pve/a/b/other")
+    await mount.mkdir("new")
+    await trio.sleep(10)
+    assert await refusal(mount.rmdir("a")) == errno.ENOTEMPTY
+    assert await refusal(mount.rename("new", "a")) == errno.ENOTEMPTY
+    if waits:
+        await mount.rename(path, path.replace(".dat", ".zst"))
+        path = path.replace(".dat", ".zst")
+    else:
+        await mount.close(handle)
+    assert mount.stored(path) == data
+
+
 async def test_rmdir_and_unlink_mind_the_kind(mount: Domain) -> None:
     await mount.mkdir("dump/d")
     await mount.write("dump/f", b"")
@@ -166,6 +192,25 @@ async def test_a_reader_follows_the_file_it_reads_through_a_rename(make: Make) -
     await mount.files.release(handle)
     assert mount.paths() == ["dump/b"]
     await mount.nothing_left()
+
+
+async def test_what_another_node_writes_under_the_old_name_meanwhile_stays(make: Make) -> None:
+    store = FakeStore()
+    one, two = make(store), make(store)
+    await one.write("dump/a", b"old")
+    copy = store.copy
+
+    async def and_then(*args: object, **more: object) -> object:
+        done = await copy(*args, **more)  # type: ignore[arg-type]
+        await two.write("dump/a", b"acknowledged by node two")
+        return done
+
+    store.copy = and_then  # type: ignore[assignment,method-assign]
+    await one.rename("dump/a", "dump/b")
+    assert (one.stored("dump/a"), one.stored("dump/b")) == (b"acknowledged by node two", b"old")
+    await trio.sleep(0.1)
+    assert await one.names("dump") == ["a", "b"]
+    assert await one.read("dump/a") == b"acknowledged by node two"
 
 
 async def test_rename_onto_itself_does_nothing(mount: Domain) -> None:

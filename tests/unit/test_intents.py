@@ -66,7 +66,7 @@ ours, others = st.just("ours"), st.just("others")
 state = st.tuples(st.none() | ours | others, st.none() | ours | others)
 
 
-@given(st.lists(state, min_size=1, max_size=6), st.sampled_from(["copying", "deleting"]), st.booleans())
+@given(st.lists(state, min_size=1, max_size=6), st.sampled_from(["copying", "deleting", "undoing"]), st.booleans())
 def test_nothing_of_others_and_no_last_copy_is_ever_deleted(
     states: list[tuple[str | None, str | None]], phase: str, rename: bool
 ) -> None:
@@ -102,6 +102,9 @@ def test_nothing_of_others_and_no_last_copy_is_ever_deleted(
         elif phase == "copying":
             names = {key.partition("/")[0] for key in after}
             assert len(names) == 1
+        elif phase == "undoing":
+            assert not decided.forward
+            assert not [key for key in decided.delete if key.startswith("old/")]
     assert not set(decided.left) & set(decided.delete)
     # Deciding again after half of the deletions, and after all, never turns round.
     for done in (decided.delete[:1], decided.delete):

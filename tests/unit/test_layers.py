@@ -27,7 +27,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "merge", "listing",
-        "publisher", "waiting", "recover", "takeover", "namespace", "files", "mirror",
+        "publisher", "waiting", "recover", "takeover", "dirmove", "namespace", "files",
+        "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "callers", "forget", "replies", "operation", "fuse"),
     "L4 composition": (
