@@ -267,23 +267,28 @@ class S3Store:
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
-    ) -> None:
+    ) -> str:
         params = self._make.complete(key, upload_id, parts, checksums=self.capabilities.integrity == "crc32")
         if only_if_absent and self.capabilities.conditional_complete:
             params["IfNoneMatch"] = "*"
         try:
             work = partial(s3calls.complete, params, self._make.upload(key, upload_id))
-            await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work, key)
+            etag = await self._requests.run(
+                self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work, key
+            )
         except NotSupported:
             if "IfNoneMatch" not in params:
                 raise
             self.capabilities = replace(self.capabilities, conditional_complete=False)
-            await self.complete_upload(key, upload_id, parts)
+            return await self.complete_upload(key, upload_id, parts)
         except (Changed, UploadGone) as error:
             size, write_id = sum(part.size for part in parts), self._write_ids.get(upload_id)
-            if await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts)) is None:
+            there = await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts))
+            if there is None:
                 raise (Exists(str(error)) if isinstance(error, Changed) else error) from None
+            etag = there.etag
         self._write_ids.pop(upload_id, None)
+        return etag
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         self._write_ids.pop(upload_id, None)
