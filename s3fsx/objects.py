@@ -188,8 +188,9 @@ class Store(Protocol):
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
-    ) -> None:
-        """Raises UploadGone when the upload is not there (any more); Exists as put does. A repeat of a call that
+    ) -> str:
+        """The object's ETag, "" where the store does not say it. Raises UploadGone when the upload is not there (any
+        more); Exists as put does. A repeat of a call that
         already took effect succeeds, while its object is still there."""
         ...
 

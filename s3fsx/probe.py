@@ -119,7 +119,11 @@ async def _object_lock(store: S3Store, found: Capabilities) -> Capabilities:
             "these keys may not ask whether the bucket has Object Lock (s3:GetBucketObjectLockConfiguration): the "
             f".protected files of Proxmox set no legal hold ({error})"
         )
-        return replace(found, notes=(*found.notes, note))
+    except _REFUSED as error:
+        note = (
+            f"the store does not say whether the bucket has Object Lock: .protected files set no legal hold ({error})"
+        )
+    return replace(found, notes=(*found.notes, note))
 
 
 async def _first_part(store: S3Store, key: str, upload_id: str) -> tuple[bool, UploadedPart]:

@@ -180,7 +180,13 @@ class S3Store:
         sends = 1 if conditional else SENDS  # what arrived wrong would be in the way of the second
         try:
             work = sender(
-                self.capabilities.integrity, "put_object", f"PUT {key}", params, payload, lambda answer: answer
+                self.capabilities.integrity,
+                "put_object",
+                f"PUT {key}",
+                params,
+                payload,
+                lambda answer: answer,
+                md5_etag=self.capabilities.md5_etags is True,
             )
             answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
         except Changed as error:
@@ -188,7 +194,7 @@ class S3Store:
             if there is None:
                 raise Exists(str(error)) from None
             return there
-        etag, modified = s3answers.bare_etag(answer.get("ETag", "")), s3answers.answered_at(answer)
+        etag, modified = s3answers.written(answer), s3answers.answered_at(answer)
         return ObjectInfo(key, payload.size, etag, modified, self.options.storage_class or "STANDARD", dict(metadata))
 
     async def copy(
@@ -196,8 +202,10 @@ class S3Store:
     ) -> ObjectInfo:
         params = self._make.target(target) | self._make.source(source, etag) | self._make.new_object(metadata)
         params["MetadataDirective"] = "COPY" if metadata is None else "REPLACE"
-        work, what = call("copy_object", params, nothing), f"COPY {source} to {target}"
+        work, what = call("copy_object", params, s3answers.copied), f"COPY {source} to {target}"
         if source == target:
+            if etag:
+                await self._check_still(source, etag)
             await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
             return await self.head(target)
         original = await self._check_still(source, etag)  # before the target is touched
@@ -213,7 +221,7 @@ class S3Store:
 
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         try:
-            work = call("delete_object", self._make.target(key), nothing)
+            work = call("delete_object", self._make.target(key), s3answers.removed)
             await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work, key)
         except NotFound:
             return
@@ -240,7 +248,7 @@ class S3Store:
             what,
             params,
             payload,
-            lambda answer: s3answers.bare_etag(answer["ETag"]),
+            s3answers.written,
         )
         etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)
@@ -259,28 +267,33 @@ class S3Store:
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
-    ) -> None:
+    ) -> str:
         params = self._make.complete(key, upload_id, parts, checksums=self.capabilities.integrity == "crc32")
         if only_if_absent and self.capabilities.conditional_complete:
             params["IfNoneMatch"] = "*"
         try:
             work = partial(s3calls.complete, params, self._make.upload(key, upload_id))
-            await self._requests.run(self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work, key)
+            etag = await self._requests.run(
+                self._lanes.publish, "CompleteMultipartUpload", f"COMPLETE {key}", work, key
+            )
         except NotSupported:
             if "IfNoneMatch" not in params:
                 raise
             self.capabilities = replace(self.capabilities, conditional_complete=False)
-            await self.complete_upload(key, upload_id, parts)
+            return await self.complete_upload(key, upload_id, parts)
         except (Changed, UploadGone) as error:
             size, write_id = sum(part.size for part in parts), self._write_ids.get(upload_id)
-            if await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts)) is None:
+            there = await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts))
+            if there is None:
                 raise (Exists(str(error)) if isinstance(error, Changed) else error) from None
+            etag = there.etag
         self._write_ids.pop(upload_id, None)
+        return etag
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         self._write_ids.pop(upload_id, None)
         try:
-            work = call("abort_multipart_upload", self._make.upload(key, upload_id), nothing)
+            work = call("abort_multipart_upload", self._make.upload(key, upload_id), s3answers.removed)
             async with missing_upload(self, key, upload_id):
                 await self._requests.run(self._lanes.settle, "AbortMultipartUpload", f"ABORT UPLOAD {key}", work, key)
         except UploadGone:
@@ -308,12 +321,8 @@ class S3Store:
 
     async def has_object_lock(self) -> bool:
         """Whether the bucket was made with Object Lock; a store that does not know the question has none."""
-        operation = "GetObjectLockConfiguration"
-        work = call("get_object_lock_configuration", self._make.bucket(), s3answers.has_object_lock)
-        try:
-            return await self._requests.run(self._lanes.ask, operation, "GET OBJECT LOCK CONFIGURATION", work)
-        except (NotFound, NotSupported, Rejected):
-            return False
+        work, operation = partial(s3calls.has_object_lock, self._make.bucket()), "GetObjectLockConfiguration"
+        return await self._requests.run(self._lanes.ask, operation, "GET OBJECT LOCK CONFIGURATION", work)
 
     async def refuses_wrong(self, integrity: str, key: str) -> bool:
         """Whether the store refuses a body that does not have the declared "crc32" or "sha256".
@@ -329,7 +338,7 @@ class S3Store:
             lane = replace(lane, client="signed", attempts=1)  # a body of two faces can be signed only once
         what = f"PUT {key} (with a wrong {integrity})"
         try:
-            await self._requests.run(lane, "PutObject", what, call("put_object", params, nothing))
+            await self._requests.run(lane, "PutObject", what, call("put_object", params, s3answers.written))
         except (Corrupted, Rejected):
             return True
         except NotSupported:
@@ -346,7 +355,8 @@ class S3Store:
         return there if mine and there.size == size else None
 
     async def _check_still(self, source: str, etag: str) -> ObjectInfo:
-        """Ceph RGW 16 ignores x-amz-copy-source-if-match; that the source is the same afterwards says the same."""
+        """Ceph RGW 16 ignores x-amz-copy-source-if-match; that the source is the same afterwards says the same.
+        Of a copy onto itself only what was there before can be told: between the two is the time of one request."""
         there = await self.head(source)
         if etag and there.etag != etag:
             raise Changed(f"COPY {source}: it changed while it was copied")

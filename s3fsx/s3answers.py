@@ -28,6 +28,10 @@ _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)
 _ETAG = re.compile(r"[!#-~]{0,1024}")  # RFC 9110, 8.8.3, and no reason to be longer
 _UPLOAD_ID = re.compile(r"[!-~]{1,1024}")
 _CLASS = re.compile(r"[!-~]{1,64}")
+_DIGEST = re.compile(r"[0-9a-f]{32}")
+# Amazon, Ceph RGW, MinIO, Wasabi and Backblaze send the first with every answer. Not x-amz-cf-id nor x-amzn-trace-id:
+# those are of Amazon's proxies.
+_SIGNS = ("x-amz-request-id", "x-amz-id-2")
 
 
 def bare_etag(etag: str) -> str:
@@ -35,6 +39,43 @@ def bare_etag(etag: str) -> str:
     if not _ETAG.fullmatch(bare):
         raise Unusable(f"{_cut(etag)} as an ETag")
     return bare
+
+
+def signed(answer: Mapping[str, Any]) -> bool:
+    """Whether its headers say that it comes from S3, and not from a proxy on the way."""
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return any(sign in headers for sign in _SIGNS)
+
+
+def written(answer: Mapping[str, Any]) -> str:
+    """The ETag of what was sent. A proxy's page to log in has none, or one of another form."""
+    etag = bare_etag(answer.get("ETag", ""))
+    if not etag or not (signed(answer) or _DIGEST.fullmatch(etag)):
+        raise Unusable("it has no ETag, so it is none of S3")
+    return etag
+
+
+def copied(answer: Mapping[str, Any]) -> None:
+    if not answer.get("CopyObjectResult", {}).get("ETag"):
+        raise Unusable("it is no result of a copy")
+
+
+def completed(answer: Mapping[str, Any]) -> str:
+    """The ETag of the object ("": the store does not say)."""
+    etag = bare_etag(answer.get("ETag", ""))
+    if not etag and not answer.get("Location"):
+        raise Unusable("it is no result of an upload")
+    return etag
+
+
+def removed(answer: Mapping[str, Any]) -> None:
+    if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") != 204 and not signed(answer):
+        raise Unusable("neither 204 nor from S3")
+
+
+def opaque(answer: Mapping[str, Any]) -> bool:
+    """Encrypted so that the ETag is no MD5."""
+    return str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
 
 
 def upload_id(given: object) -> str:
@@ -104,6 +145,8 @@ def head(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
     metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
     if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA:
         raise Unusable(f"more than {MAX_METADATA >> 10} KiB of metadata")
+    if not answer.get("ETag") and not signed(answer):
+        raise Unusable("it has no ETag, so it is none of S3")
     return ObjectInfo(
         key,
         _number(answer["ContentLength"], 0, MAX_SIZE, "Content-Length"),
@@ -111,7 +154,7 @@ def head(key: str, answer: Mapping[str, Any]) -> ObjectInfo:
         modified.timestamp() if modified else 0.0,
         _class(answer.get("StorageClass")),
         metadata,
-        str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer,
+        opaque(answer),
     )
 
 
@@ -173,6 +216,8 @@ def uploads(answer: Mapping[str, Any], prefix: str = "") -> tuple[list[UploadInf
 
 def check_size(answer: Mapping[str, Any], what: str, limit: int) -> None:
     """Raises TooLarge."""
+    if not answer.get("ETag"):
+        raise Unusable("it has no ETag, so it is none of S3")
     if answer["ContentLength"] > limit:
         raise TooLarge(f"{what}: {answer['ContentLength']} bytes, of at most {limit}")
 
@@ -183,7 +228,9 @@ def check_range(answer: Mapping[str, Any], what: str, start: int, length: int, e
     Raises Changed, BadRange (the object ends earlier), NotSupported (Range is ignored), ConnectionFailed.
     """
     found = bare_etag(answer.get("ETag", ""))
-    if etag and found and found != etag:
+    if not found:
+        raise Unusable("it has no ETag, so it is none of S3")
+    if etag and found != etag:
         raise Changed(f"{what}: the answer has version {found} instead of {etag}")
     size = answer.get("ContentLength")
     told = answer.get("ContentRange", "")

@@ -16,7 +16,8 @@ from . import __version__
 from .config import is_aws
 from .endpoint import PROBE_LIMIT
 from .errors import S3fsxError
-from .s3errors import from_answer, from_failure, seconds_to_wait
+from .s3answers import signed
+from .s3errors import Unproven, from_answer, from_failure, no_document, seconds_to_wait
 from .s3lanes import METADATA_THREADS
 from .s3options import S3Options
 from .s3wire import limit_content, limit_time
@@ -31,6 +32,11 @@ def failure(what: str, error: Exception) -> S3fsxError:
         said, meta = answer.get("Error", {}), answer.get("ResponseMetadata", {})
         wait = seconds_to_wait(meta.get("HTTPHeaders", {}).get("retry-after"))
         code, message = said.get("Code") or "", said.get("Message") or ""
+        if meta.get("HTTPStatusCode") == 404 and code in ("", "404"):
+            if error.operation_name != "HeadObject":
+                return no_document(what)
+            if not signed(answer):
+                return Unproven(f"{what}: 404 without a sign of S3")
         return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
     cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
     return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))

@@ -118,6 +118,10 @@ class Unusable(ValueError):
     """An answer that no honest store gives; the text says what is wrong with it. Comes out as ServerFault."""
 
 
+class Unproven(NotFound):
+    """A 404 to a HEAD, which has no body, without a sign that it comes from S3: a proxy says that, too."""
+
+
 class Redirected(Exception):
     """To another host or region. Comes out as Rejected."""
 
@@ -184,6 +188,11 @@ def from_answer(what: str, status: int, code: str, message: str = "", retry_afte
     if issubclass(kind, Transient):
         return kind(text, retry_after=retry_after)
     return kind(text)
+
+
+def no_document(what: str) -> ServerFault:
+    """A 404 whose body is no error document of S3: a proxy that is just being reloaded says that, of any object."""
+    return ServerFault(one_line(f"{what}: 404 from something that is not S3 (a proxy? the wrong endpoint?)"))
 
 
 def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:

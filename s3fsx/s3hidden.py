@@ -1,4 +1,5 @@
-"""What is not there, found by a list: keys that may list only below a prefix get 403 from Ceph RGW 16, and not 404."""
+"""What is not there, found by a list: keys that may list only below a prefix get 403 from Ceph RGW 16, and not 404; and
+a 404 to a HEAD may be a proxy's."""
 
 from __future__ import annotations
 
@@ -6,24 +7,26 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from .errors import AccessDenied, NotFound, S3fsxError, UploadGone
+from .errors import AccessDenied, NotFound, S3fsxError, ServerFault, UploadGone
 from .objects import Store
 from .s3client import ANSWERED, failure
+from .s3errors import Unproven
 from .s3params import Params
 
 
 @asynccontextmanager
 async def missing_object(store: Store, key: str) -> AsyncIterator[None]:
-    """Around a request for an object. Raises NotFound instead of AccessDenied when the list does not have it."""
+    """Around a request for an object. Raises NotFound instead of AccessDenied when the list does not have it; and
+    NotFound that nothing proves only then."""
     try:
         yield
-    except AccessDenied as error:
+    except (AccessDenied, Unproven) as error:
         try:
             page = await store.list_page(key, delimiter="", limit=1)
-        except S3fsxError:
-            raise error from None
+        except S3fsxError as unanswered:
+            raise (unanswered if isinstance(error, Unproven) else error) from None
         if any(info.key == key for info in page.objects):
-            raise
+            raise (ServerFault(f"{error}, and it is listed") if isinstance(error, Unproven) else error) from None
         raise NotFound(f"{key}: not in the bucket's list ({error})") from None
 
 

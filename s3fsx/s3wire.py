@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 import socket
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ MOST = 8 << 20
 MOST_TAGS = 200_000
 _PIECE = 64 << 10
 _LOCATION = "x-s3fsx-location"
+# Of an answer of S3: nothing, or XML. Blanks come before and after the declaration while a copy takes its time.
+_DOCUMENT = re.compile(rb"\s*(?:<\?xml[^>]*\?>\s*)?(?:<(?!html\b)[a-z]|$)", re.IGNORECASE)
 
 
 class _Timed(io.RawIOBase):
@@ -91,7 +94,8 @@ def limit_time(client: Any, seconds: Callable[[str], float]) -> None:
 
 def limit_content(client: Any, *, redirects: bool) -> None:
     """Every answer but an object's data is at most MOST bytes and no document with a type (which S3 never sends, and
-    which alone can define entities). redirects: botocore may look for the region of the bucket."""
+    which alone can define entities); with a good status it is XML and not HTML. redirects: botocore may look for the
+    region of the bucket."""
     session = client._endpoint.http_session
 
     def send(request: Any, **_: Any) -> Any:
@@ -105,7 +109,10 @@ def limit_content(client: Any, *, redirects: bool) -> None:
             where = answer.headers.get(_LOCATION) or answer.headers.get("x-amz-bucket-region") or "somewhere else"
             raise Redirected(f"redirected ({answer.status_code}) to {where}, not followed: check endpoint and region")
         if not data or answer.status_code >= 300:
-            answer.raw = _Read(_whole(answer.raw))
+            body = _whole(answer.raw)
+            if answer.status_code < 300 and not _DOCUMENT.match(body):  # a portal's page to log in, to anything we ask
+                raise Unusable("it is no document of S3")
+            answer.raw = _Read(body)
         return answer
 
     client.meta.events.register("before-send.s3", send)

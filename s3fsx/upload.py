@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import trio
 
+from .compositeetags import CompositeEtags
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
 from .journal import JournalError
 from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
@@ -50,7 +51,7 @@ class UploadJournal(Protocol):
 class Transfers:
     """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
     before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
-    key. creating: keys an upload is asked for now."""
+    key. creating: keys an upload is asked for now. etags: of completed uploads."""
 
     store: Store
     journal: UploadJournal
@@ -58,6 +59,7 @@ class Transfers:
     protection: Protection
     strays: dict[str, UploadRecord] = field(default_factory=dict)
     creating: list[str] = field(default_factory=list)
+    etags: CompositeEtags = field(default_factory=CompositeEtags)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:
         """Something else is about to be published under ``key``: an object that an unfinished publication left there
@@ -257,7 +259,7 @@ class Upload:
         if (info.metadata or {}).get(WRITE_ID) != self.record.write_id:
             raise Changed(f"{self.key}: another writer replaced it at the same moment")
         expected = composite_etag([part.etag for _, part in sorted(self.parts.items())])
-        if info.size != self.record.size or (expected and _is_composite(info.etag) and info.etag != expected):
+        if info.size != self.record.size or not self._transfers.etags.fits(info.etag, expected):
             # It carries our write id: a wrong object must not look like a backup.
             await self._store.delete(self.key, known=info)
             raise Corrupted(
@@ -307,12 +309,6 @@ class Upload:
                 return await self.abort()
             except S3fsxError:
                 continue
-
-
-def _is_composite(etag: str) -> bool:
-    """Stores that encrypt or rewrite give ETags of other shapes; those say nothing about the content."""
-    digest, _, count = etag.partition("-")
-    return len(digest) == 32 and count.isdigit()
 
 
 def up_to(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> list[UploadedPart]:

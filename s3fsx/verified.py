@@ -257,11 +257,12 @@ class VerifiedStore:
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
-    ) -> None:
-        await self._inner.complete_upload(key, upload_id, parts, only_if_absent=only_if_absent)
-        etag = composite_etag(part.etag for part in parts)
-        if etag is not None and any(part.grains for part in parts):
+    ) -> str:
+        etag = await self._inner.complete_upload(key, upload_id, parts, only_if_absent=only_if_absent)
+        etag = etag or composite_etag(part.etag for part in parts) or ""
+        if etag and any(part.grains for part in parts):
             await self.sums.put(Sums(key, etag, [PartSums(part.size, part.grains) for part in parts if part.size]))
+        return etag
 
     async def copy(
         self, source: str, target: str, *, etag: str, metadata: Mapping[str, str] | None = None

@@ -123,6 +123,7 @@ class FakeStore:
         self._hung: dict[str, trio.Event] = {}
         self._uploads_made = 0
         self.retention = 0.0
+        self.composite_etag = ""  # what completed uploads get instead of Amazon's
         self.hidden: list[str] = []
 
     # What a test does to the store.
@@ -261,10 +262,10 @@ class FakeStore:
 
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
-    ) -> None:
+    ) -> str:
         async with self._call("complete_upload", key):
             if key in self.objects and self.objects[key].upload_id == upload_id:
-                return  # a repeat of what has already taken effect
+                return self.objects[key].etag  # a repeat of what has already taken effect
             upload = self._upload(key, upload_id)
             if only_if_absent and self.capabilities.conditional_complete and key in self.objects:
                 raise Exists(f"COMPLETE {key}: 412 PreconditionFailed")
@@ -281,9 +282,11 @@ class FakeStore:
                     raise Rejected(f"COMPLETE {key}: 400 EntityTooSmall: part {part.number} has {len(data)} bytes")
             digest = md5(b"".join(bytes.fromhex(part.etag) for part in parts), usedforsecurity=False).hexdigest()
             body = b"".join(upload.parts[number][0] for number in numbers)
-            self._store(key, body, upload.metadata, etag=f"{digest}-{len(parts)}")
+            etag = self.composite_etag or f"{digest}-{len(parts)}"
+            self._store(key, body, upload.metadata, etag=etag)
             self.objects[key].upload_id = upload_id
             del self.uploads[upload_id]
+            return etag
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         async with self._call("abort_upload", key):

@@ -25,6 +25,7 @@ from s3fsx.errors import (
     NotFound,
     NotSupported,
     S3fsxError,
+    ServerFault,
     StoreError,
     UploadGone,
 )
@@ -348,7 +349,7 @@ async def test_something_that_is_not_s3() -> None:
         async with unreachable(endpoint=f"http://127.0.0.1:{port}", attempts=1) as store:
             with one_clear_line(StoreError, "LIST"):
                 await store.list_page("")
-            with one_clear_line(StoreError, "GET k", "ignores Range"):
+            with one_clear_line(ServerFault, "GET k", "none of S3"):
                 await store.get_range("k", 5, 4, etag="")
         nursery.cancel_scope.cancel()
 

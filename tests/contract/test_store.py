@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 
-from s3fsx.errors import BadRange, Changed, Corrupted, Exists, NotFound, Rejected, StoreError, TooLarge, UploadGone
+from s3fsx.errors import BadRange, Changed, Corrupted, Exists, NotFound, Rejected, TooLarge, UploadGone
 from s3fsx.objects import MIN_PART, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
 
 ODD_KEYS = [
@@ -367,6 +367,9 @@ async def test_copy_of_what_is_not_there_any_more(store: Store) -> None:
     await put(store, "s", b"new")
     with pytest.raises(Changed):
         await store.copy("s", "t", etag=old.etag)
+    with pytest.raises(Changed):
+        await store.copy("s", "s", etag=old.etag, metadata={"mode": "600"})
+    assert (await store.head("s")).metadata == {}
 
 
 async def test_copied_and_sent_parts_together(store: Store) -> None:
@@ -389,6 +392,13 @@ async def test_a_part_of_another_version_is_not_copied(store: Store) -> None:
     upload_id = await store.create_upload("k", metadata={})
     with pytest.raises(Changed):
         await store.copy_part("k", upload_id, 1, "s", 0, 3, etag=old.etag)
-    with pytest.raises(StoreError):
+    await store.abort_upload("k", upload_id)
+
+
+@pytest.mark.parametrize("store", ["fake", pytest.param("rgw", marks=pytest.mark.rgw)], indirect=True)
+async def test_a_part_of_nothing_is_not_copied(store: Store) -> None:
+    """moto answers 404 without a document, which is not believed."""
+    upload_id = await store.create_upload("k", metadata={})
+    with pytest.raises(NotFound):
         await store.copy_part("k", upload_id, 1, "nothing", 0, 3, etag="")
     await store.abort_upload("k", upload_id)

@@ -334,6 +334,15 @@ async def test_parts_of_any_size_are_verified(make: Make, store: FlippingStore) 
     assert reader.verified.counters.verified >= len(data)
 
 
+@pytest.mark.expect_log("the ETag of an upload is")
+async def test_checksums_have_the_etag_that_the_store_gives(make: Make, mount: Domain) -> None:
+    mount.store.composite_etag = "e" * 32 + "-4"
+    await mount.write(PATH, pattern(BIG))
+    reader = another(make, mount)
+    assert await reader.read(PATH) == pattern(BIG)
+    assert reader.verified.counters.unverified == 0
+
+
 # Where checksums go.
 
 

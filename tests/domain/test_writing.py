@@ -313,9 +313,10 @@ async def test_parts_that_are_not_what_was_sent_are_never_published(
 async def test_a_wrong_object_after_complete_is_removed_again(small: Domain) -> None:
     complete = small.store.complete_upload
 
-    async def wrong(*args: object, **more: object) -> None:
-        await complete(*args, **more)  # type: ignore[arg-type]
+    async def wrong(*args: object, **more: object) -> str:
+        etag = await complete(*args, **more)  # type: ignore[arg-type]
         small.store.objects[small.key("dump/a")].data += b"!"
+        return etag
 
     small.store.complete_upload = wrong  # type: ignore[method-assign]
     handle = await small.create("dump/a")
@@ -326,12 +327,41 @@ async def test_a_wrong_object_after_complete_is_removed_again(small: Domain) -> 
     await small.nothing_left()
 
 
+@pytest.mark.expect_log("the ETag of an upload is e{32}-4")
+async def test_a_store_with_other_etags_for_uploads_keeps_them(small: Domain, caplog: pytest.LogCaptureFixture) -> None:
+    """Every backup was deleted after its Complete. The warning comes once."""
+    small.store.composite_etag = "e" * 32 + "-4"
+    for name in ("dump/a", "dump/b"):
+        await small.write(name, pattern(4 * SMALL_PART))
+        assert small.stored(name) == pattern(4 * SMALL_PART)
+    assert caplog.text.count("the ETag of an upload") == 1
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("the ETag of an upload is e{32}-4", optional=True)
+@pytest.mark.parametrize("agreed", [True, False])
+async def test_another_etag_is_wrong_where_they_were_right_before(small: Domain, agreed: bool) -> None:
+    if agreed:
+        await small.write("dump/a", pattern(4 * SMALL_PART))
+    small.store.composite_etag = "e" * 32 + "-4"
+    handle = await small.create("dump/b")
+    await small.fill(handle, pattern(4 * SMALL_PART))
+    if agreed:
+        with pytest.raises(Corrupted, match="removed again"):
+            await small.close(handle)
+    else:
+        await small.close(handle)
+    assert small.paths() == (["dump/a"] if agreed else ["dump/b"])
+    await small.nothing_left()
+
+
 async def test_an_object_that_is_not_there_after_complete_is_corrupted(small: Domain) -> None:
     complete = small.store.complete_upload
 
-    async def lost(*args: object, **more: object) -> None:
-        await complete(*args, **more)  # type: ignore[arg-type]
+    async def lost(*args: object, **more: object) -> str:
+        etag = await complete(*args, **more)  # type: ignore[arg-type]
         small.store.remove(small.key("dump/a"))
+        return etag
 
     small.store.complete_upload = lost  # type: ignore[method-assign]
     handle = await small.create("dump/a")
@@ -344,9 +374,10 @@ async def test_an_object_that_is_not_there_after_complete_is_corrupted(small: Do
 async def test_somebody_elses_object_in_place_of_ours_is_not_ours(small: Domain) -> None:
     complete = small.store.complete_upload
 
-    async def overtaken(*args: object, **more: object) -> None:
-        await complete(*args, **more)  # type: ignore[arg-type]
+    async def overtaken(*args: object, **more: object) -> str:
+        etag = await complete(*args, **more)  # type: ignore[arg-type]
         small.store.poke(small.key("dump/a"), b"theirs")
+        return etag
 
     small.store.complete_upload = overtaken  # type: ignore[method-assign]
     handle = await small.create("dump/a")
