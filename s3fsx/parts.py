@@ -135,6 +135,12 @@ def compare_parts(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) 
     return None
 
 
+def up_to(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> list[UploadedPart]:
+    """Their parts without those behind our last one: a tail that was sent and then cut off the file again."""
+    last = max((part.number for part in ours), default=0)
+    return [part for part in theirs if part.number <= last]
+
+
 def sent_again(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> UploadedPart | None:
     """The store's last part, when it is all that differs: a file that was closed and then written to again has that
     part sent once more, fuller, under the same number. Nobody else knows the upload."""

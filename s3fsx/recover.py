@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from .changes import Changes
 from .copies import copy_object
 from .errors import NotFound, S3fsxError, UploadGone
+from .gone import is_gone
 from .layout import Layout
 from .records import UploadRecord
 from .upload import (
@@ -89,6 +90,8 @@ class Recovery:
             try:
                 await self._store.complete_upload(record.key, record.upload_id, list(record.parts))
             except (UploadGone, NotFound):
+                if not await is_gone(self._store, record):
+                    raise
                 log.warning("%s: its upload is gone, nothing was published", record.path)
                 await self._journal.remove(record.write_id)
                 return

@@ -24,7 +24,7 @@ from .layout import Layout
 from .mirror import read_copies
 from .nodecopy import NodeCopy
 from .objects import Store, UploadInfo
-from .parts import compare_parts
+from .parts import compare_parts, up_to
 from .probe import probe
 from .protection import Protection
 from .records import Intent, UploadRecord
@@ -34,7 +34,7 @@ from .settings import Settings
 from .sumstore import SumStore
 from .survey import Finding, Known, Unfinished
 from .takeover import Takeover
-from .upload import Transfers, up_to
+from .upload import Transfers
 from .verified import VerifiedStore
 
 T = TypeVar("T")

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from .attributes import Attributes, from_metadata
 from .errors import NotFound, UploadGone
+from .gone import is_gone
 from .listing import Listings
-from .parts import compare_parts, sent_again
+from .parts import compare_parts, sent_again, up_to
 from .records import UploadRecord
 from .tree import Directory, File
-from .upload import Transfers, Upload, abort_record, made_by, up_to
+from .upload import Transfers, Upload, abort_record, made_by
 from .writer import Writer
 
 log = logging.getLogger("s3fsx.waiting")
@@ -33,6 +34,8 @@ class Waiting:
         except (UploadGone, NotFound):
             if await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None:
                 log.info("%s: was published by another node", record.path)
+            elif not await is_gone(store, record):
+                raise
             else:
                 log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
             await journal.remove(record.write_id)

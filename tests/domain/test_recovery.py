@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 import trio
 
-from s3fsx.errors import ServerFault
+from s3fsx.errors import ServerFault, UploadGone
 from s3fsx.objects import Payload
 from s3fsx.records import UploadRecord
 from tests.domain.harness import KIB, SMALL_PART, Domain, InlineJournal, Options, SmallSchedule, pattern
@@ -251,6 +251,17 @@ async def test_settled_whose_bytes_are_gone_is_not_brought_back(small: Domain, w
     await small.recovery.run()
     assert await small.names("dump") == []
     await small.nothing_left()
+
+
+@pytest.mark.expect_log("left in the journal")
+@pytest.mark.parametrize(("state", "op"), [("settled", "list_parts"), ("publishing", "complete_upload")])
+async def test_a_404_that_the_list_of_uploads_belies_loses_nothing(small: Domain, state: str, op: str) -> None:
+    await small.journal.put(replace(await begun(small), state=state))
+    small.store.fail_next(op, UploadGone("a proxy's 404"))
+    await small.recovery.run()
+    assert [r.state for r in await small.journal.records()] == [state]
+    await small.recovery.run()
+    assert len(await small.read(DAT)) == 2 * SMALL_PART
 
 
 @pytest.mark.parametrize("path", [DAT, FINAL])

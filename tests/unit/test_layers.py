@@ -26,8 +26,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
-        "protection", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "merge", "listing",
-        "publisher", "waiting", "recover", "takeover", "namespace", "files", "mirror",
+        "protection", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages", "merge",
+        "listing", "publisher", "waiting", "recover", "takeover", "namespace", "files", "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "callers", "forget", "replies", "operation", "fuse"),
     "L4 composition": (
