@@ -248,9 +248,10 @@ async def _apply_own(store: Store, settings: Settings) -> int:
             log.info("%s: complete, waits for its rename; there again at the next mount", record.path)
 
         async def replay(spawn: Callable[..., Any]) -> None:
-            transfers = Transfers(store, journal, spawn, Protection(store))
+            protection = Protection(store)
+            transfers = Transfers(store, journal, spawn, protection)
             layout = Layout(settings.prefix, settings.layout)
-            await Recovery(journal, layout, transfers, settled, Changes(store, journal, spawn)).run()
+            await Recovery(journal, layout, transfers, settled, Changes(store, journal, spawn, protection)).run()
 
         await _with_background(replay)
         left = [record for record in await journal.records() if record.write_id not in waiting]

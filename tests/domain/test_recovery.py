@@ -278,6 +278,67 @@ async def test_publishing_is_finished_whether_or_not_complete_was_sent(small: Do
         small.store.objects.clear()
 
 
+@pytest.mark.expect_log("made or protected by others since")
+@pytest.mark.parametrize("since", ["made", "protected"])
+@pytest.mark.parametrize("lock", [True, False])
+async def test_publishing_replaces_nothing_that_others_made_or_protected_since(
+    small: Domain, since: str, lock: bool
+) -> None:
+    small.store.capabilities = replace(small.store.capabilities, object_lock=lock)
+    if since == "protected":
+        small.store.poke("pve/" + FINAL, b"theirs")
+    known = await begun(small)
+    if since == "made":
+        small.store.poke("pve/" + FINAL, b"theirs")
+    else:
+        small.store.poke("pve/" + FINAL + ".protected", b"")
+        small.store.hold("pve/" + FINAL, lock)
+    await small.journal.put(replace(known, state="publishing", path=FINAL))
+    await small.recovery.run()
+    assert (small.stored(FINAL), small.store.hidden) == (b"theirs", [])
+    (waiting,) = [name for name in await small.names("dump") if ".tmp." in name]
+    after = await small.restarted()  # nothing more is decided by itself
+    assert after.stored(FINAL) == b"theirs"
+    if since == "made":
+        await after.rename(f"dump/{waiting}", FINAL)
+        assert len(after.stored(FINAL)) == 2 * SMALL_PART
+        await after.nothing_left()
+
+
+async def test_publishing_replaces_what_was_there_before_it_began(small: Domain) -> None:
+    small.store.poke("pve/" + FINAL, b"older")
+    await small.journal.put(replace(await begun(small), state="publishing", path=FINAL))
+    await small.recovery.run()
+    assert len(small.stored(FINAL)) == 2 * SMALL_PART
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("left in the journal")
+async def test_a_late_publication_replaces_nothing_that_others_made_since(small: Domain) -> None:
+    known = replace(await begun(small), state="publishing", path=DAT)
+    await small.store.complete_upload(known.key, known.upload_id, known.parts)
+    await small.journal.put(known)
+    small.store.poke("pve/" + DAT, b"theirs")
+    await small.recovery.run()
+    assert small.stored(DAT) == b"theirs"
+    assert len(small.stored(FINAL)) == 2 * SMALL_PART
+    small.store.remove("pve/" + DAT)
+    await small.recovery.run()
+    assert small.paths() == [DAT]
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("its upload is gone")
+async def test_publishing_whose_object_was_made_and_replaced_since(small: Domain) -> None:
+    known = replace(await begun(small), state="publishing", path=FINAL)
+    await small.store.complete_upload(known.key, known.upload_id, known.parts)
+    small.store.poke("pve/" + FINAL, b"theirs")
+    await small.journal.put(known)
+    await small.recovery.run()
+    assert small.stored(FINAL) == b"theirs"
+    await small.nothing_left()
+
+
 async def test_publishing_whose_copy_was_made_already_only_removes_the_source(small: Domain) -> None:
     known = replace(await begun(small), state="publishing", path=DAT)
     await small.store.complete_upload(known.key, known.upload_id, known.parts)
