@@ -64,6 +64,10 @@ _UPLOADS = "write_id, upload_id, state, key, path, created, size, parts, etag, m
 _INTENTS = "intent_id, phase, path, created, pieces"
 
 
+class _Older(ValueError):
+    """The file has the format of an earlier version, and may not be written to."""
+
+
 class JournalInUse(ConfigError):
     """Another mount of this machine holds the lock."""
 
@@ -142,6 +146,11 @@ class Journal:
             except BaseException:
                 db.close()
                 raise
+        except _Older:
+            raise ConfigError(
+                f"the journal {path} is of an older version of s3fsx: mount once with this version, which brings it up "
+                "to date"
+            ) from None
         except (sqlite3.Error, OSError, ValueError) as e:
             raise _unusable(path, e) from e
 
@@ -269,7 +278,7 @@ def _prepare(db: sqlite3.Connection) -> tuple[bool, str]:
     if tables and "uploads" not in tables:
         raise ValueError("it is the database of something else")
     if version < _VERSION and db.execute("PRAGMA query_only").fetchone()[0]:
-        raise ValueError("an older version of s3fsx wrote it; a mount of this version brings it up to date")
+        raise _Older
     if version < _VERSION:
         _migrate(db, "uploads" in tables)
     try:

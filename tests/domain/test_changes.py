@@ -11,7 +11,7 @@ import trio
 from s3fsx.errors import DeadlineExceeded, EndpointDown, ServerFault
 from s3fsx.intents import piece_of
 from s3fsx.journal import JournalError
-from s3fsx.objects import Capabilities, Payload
+from s3fsx.objects import Capabilities, ObjectInfo, Payload
 from s3fsx.records import Intent
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, Options, SmallSchedule, pattern
@@ -424,3 +424,21 @@ async def test_a_foreign_object_in_parts_is_whole_under_both_names_at_worst(sche
             if not was_cut:
                 assert mount.paths() == ["dump/b"]
                 return
+
+
+async def test_a_proxys_clock_that_is_behind_stops_no_replay(mount: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a PUT is known from the Date of its answer."""
+    put = mount.store.put
+
+    async def behind(*args: object, **kwargs: object) -> ObjectInfo:
+        info = await put(*args, **kwargs)  # type: ignore[arg-type]
+        return replace(info, modified=info.modified - 2)
+
+    monkeypatch.setattr(mount.store, "put", behind)
+    await mount.write("dump/a", SMALL)
+    mount.store.hang("delete")
+    with trio.move_on_after(1):
+        await mount.rename("dump/a", "dump/b")
+    mount.store.release("delete")
+    after = await mount.restarted()
+    assert after.paths() == ["dump/b"]
