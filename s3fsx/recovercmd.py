@@ -24,7 +24,7 @@ from .layout import Layout
 from .mirror import read_copies
 from .nodecopy import NodeCopy
 from .objects import Store, UploadInfo
-from .parts import compare_parts, up_to
+from .parts import compare_parts, sent_again, up_to
 from .probe import probe
 from .protection import Protection
 from .records import Intent, UploadRecord
@@ -241,7 +241,9 @@ async def _apply_own(store: Store, settings: Settings) -> int:
 
         async def settled(record: UploadRecord) -> None:
             theirs = await store.list_parts(record.key, record.upload_id)
-            if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
+            theirs = tuple(up_to(record.parts, theirs))
+            difference = compare_parts(record.parts, theirs)
+            if difference and sent_again(record.parts, theirs, record.resent) is None:
                 log.warning("%s: its parts are not what was written (%s)", record.path, difference)
                 return
             waiting.append(record.write_id)

@@ -199,7 +199,7 @@ class Upload:
         await self.wait()
         parts = tuple(part for _, part in sorted(self.parts.items()))
         self.record = await self._transfers.journal.change(
-            self.record, state="settled", path=path, size=self.size, parts=parts
+            self.record, state="settled", path=path, size=self.size, parts=parts, resent=None
         )
 
     async def finish(self, path: str, size: int, *, only_if_absent: bool = False, stray: bool = False) -> ObjectInfo:
@@ -226,7 +226,7 @@ class Upload:
             if difference := compare_parts(ours, up_to(ours, theirs)):
                 raise Corrupted(f"{self.key}: the store's parts differ from what was written: {difference}")
             self.record = await self._transfers.journal.change(
-                self.record, state="publishing", path=path, size=size, parts=tuple(ours)
+                self.record, state="publishing", path=path, size=size, parts=tuple(ours), resent=None
             )
             await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
         info = await self.confirm()

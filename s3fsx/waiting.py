@@ -42,9 +42,10 @@ class Waiting:
             return
         theirs = tuple(up_to(record.parts, theirs))
         difference = compare_parts(record.parts, theirs)
-        if difference and (fuller := sent_again(record.parts, theirs)) is not None:
+        if difference and (fuller := sent_again(record.parts, theirs, record.resent)) is not None:
             parts = (*record.parts[:-1], fuller)
-            record = await journal.change(record, parts=parts, size=sum(part.size for part in parts))
+            size = sum(part.size for part in parts)
+            record = await journal.change(record, parts=parts, size=size, resent=None)
         elif difference:
             log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
             await abort_record(self._transfers, record, stray=False)
