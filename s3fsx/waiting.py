@@ -32,14 +32,15 @@ class Waiting:
         try:
             theirs = await store.list_parts(record.key, record.upload_id)
         except (UploadGone, NotFound):
-            if await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None:
-                log.info("%s: was published by another node", record.path)
-            elif not await is_gone(store, record):
-                raise
-            else:
-                log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
-            await journal.remove(record.write_id)
-            return
+            published = await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None
+            if published or await is_gone(store, record):
+                if published:
+                    log.info("%s: was published by another node", record.path)
+                else:
+                    log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
+                await journal.remove(record.write_id)
+                return
+            theirs = await store.list_parts(record.key, record.upload_id)
         theirs = tuple(up_to(record.parts, theirs))
         difference = compare_parts(record.parts, theirs)
         if difference and (fuller := sent_again(record.parts, theirs, record.resent)) is not None:

@@ -257,9 +257,16 @@ async def test_settled_whose_bytes_are_gone_is_not_brought_back(small: Domain, w
 @pytest.mark.parametrize(("state", "op"), [("settled", "list_parts"), ("publishing", "complete_upload")])
 async def test_a_404_that_the_list_of_uploads_belies_loses_nothing(small: Domain, state: str, op: str) -> None:
     await small.journal.put(replace(await begun(small), state=state))
-    small.store.fail_next(op, UploadGone("a proxy's 404"))
+    small.store.fail_next(op, UploadGone("a proxy's 404"), times=2 if state == "settled" else 1)
     await small.recovery.run()
     assert [r.state for r in await small.journal.records()] == [state]
+    await small.recovery.run()
+    assert len(await small.read(DAT)) == 2 * SMALL_PART
+
+
+async def test_a_404_that_comes_once_hides_no_closed_file(small: Domain) -> None:
+    await small.journal.put(replace(await begun(small), state="settled"))
+    small.store.fail_next("list_parts", UploadGone("a proxy's 404"))
     await small.recovery.run()
     assert len(await small.read(DAT)) == 2 * SMALL_PART
 
