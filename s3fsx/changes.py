@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -17,9 +17,10 @@ from typing import Any
 import trio
 
 from .errors import NotFound, S3fsxError
-from .intents import directory_of, piece_of, plan, undecided
+from .intents import Plan, directory_of, piece_of, plan, undecided
 from .journal import Journal, JournalError
 from .objects import ObjectInfo, Store
+from .protection import SUFFIX, Protection
 from .records import Intent, Piece
 
 log = logging.getLogger("s3fsx.changes")
@@ -58,9 +59,10 @@ class Change:
 class Changes:
     """``spawn`` starts a background task that outlives the caller."""
 
-    def __init__(self, store: Store, journal: Journal, spawn: Callable[..., Any]) -> None:
+    def __init__(self, store: Store, journal: Journal, spawn: Callable[..., Any], protection: Protection) -> None:
         self._store = store
         self._journal = journal
+        self._protection = protection
         self._spawn = spawn
 
     async def delete(self, info: ObjectInfo, path: str) -> None:
@@ -120,7 +122,7 @@ class Changes:
         decided = plan(intent, there)
         if decided.forward and intent.phase == "copying":  # before the first deletion: there is no way back from there
             await Change(self._journal, intent).copied([there[piece.target] for piece in intent.pieces])
-        await self._each(decided.delete, lambda key: self._store.delete(key, known=there[key]))
+        await self._each(decided.delete, self._remover(intent, decided, there))
         for key in decided.left:
             log.info("%s: %s was changed by others since or is no copy of ours; left alone", intent.path, key)
         if decided.delete:
@@ -128,8 +130,21 @@ class Changes:
             log.info("%s: %s a %s cut short", intent.path, "finished" if decided.forward else "took back", what)
         await self._journal.fulfilled(intent.intent_id)
 
+    def _remover(self, intent: Intent, decided: Plan, there: Mapping[str, ObjectInfo]) -> Callable[[str], Any]:
+        """What somebody protected since stays. Not for a mark that this very change takes away."""
+        copies = set() if decided.forward else {piece.target for piece in intent.pieces}
+
+        async def remove(key: str) -> None:
+            mark = key + SUFFIX
+            marked = mark not in decided.delete and (len(intent.pieces) == 1 or mark in there)
+            if not await self._protection.guards(key, ours=key in copies, marked=marked):
+                await self._store.delete(key, known=there[key])
+
+        return remove
+
     async def _present(self, intent: Intent) -> dict[str, ObjectInfo]:
-        """The pieces' keys that exist. Of a directory from two listings: a HEAD for each would take minutes."""
+        """The pieces' keys that exist. Of a directory from two listings, with the marks beside them: a HEAD for each
+        would take minutes."""
         there: dict[str, ObjectInfo] = {}
         sources = [piece.source for piece in intent.pieces]
         targets = [piece.target for piece in intent.pieces if piece.target]
@@ -137,7 +152,7 @@ class Changes:
             await self._each(sources + targets, self._learn(there))
             return there
         for keys in (sources, targets):
-            wanted = set(keys)
+            wanted = {*keys, *(key + SUFFIX for key in keys)}
             prefix = directory_of(keys)
             token: str | None = None
             while True:

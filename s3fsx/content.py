@@ -17,7 +17,7 @@ import trio
 
 from .errors import DeadlineExceeded, NotSupported, TooLarge
 from .memory import CHUNK, Budget
-from .objects import MAX_PARTS, MIN_PART, Payload
+from .objects import MAX_PARTS, MIN_PART, Payload, UploadedPart
 from .partbuffer import PartBuffer
 from .parts import PartSchedule
 from .tempnames import HEAD_BYTES
@@ -222,7 +222,9 @@ class Content:
                 f"{self._destination.path}: S3 took no part for {self._limits.write:.0f} s"
             ) from None
         full = self._buffer
-        upload.start(self._number, full.payload(), full.release)
+        payload = full.payload()
+        await self._announce(upload, payload)
+        upload.start(self._number, payload, full.release)
         self._number += 1
         self._buffer = PartBuffer(self._lease, full.end)
 
@@ -316,10 +318,19 @@ class Content:
         await self.extend(self.size)
         upload = await self.begin()
         if self._buffer.length and not self._tail_sent:
-            await upload.send(self._number, self._buffer.payload())
+            payload = self._buffer.payload()
+            await self._announce(upload, payload)
+            await upload.send(self._number, payload)
         elif not self._buffer.length:
             upload.withdraw(self._number)  # cut back to where the part begins
         self._tail_sent = True
+
+    async def _announce(self, upload: Upload, payload: Payload) -> None:
+        """A part that replay relies on is about to be replaced: from now on it may meet either."""
+        record = upload.record
+        if record.state == "settled" and any(part.number == self._number for part in record.parts):
+            part = UploadedPart(self._number, payload.size, "", payload.crc32, payload.grains)
+            upload.record = await self._transfers.journal.change(record, resent=part)
 
     def published(self) -> None:
         """The content is an object now. What was in memory stays there; a stream goes on from the object."""

@@ -15,6 +15,8 @@ from .records import Intent, Piece
 
 # A PUT's time is known from the Date of its answer, a second later than what HEAD will say; LIST tells milliseconds.
 _CLOCK = 1.5
+# That Date may be a proxy's, whose clock is off; by more than 15 minutes S3's signatures would not work there.
+_PROXY = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +34,13 @@ def piece_of(info: ObjectInfo, target: str = "") -> Piece:
 
 
 def is_version(piece: Piece, there: ObjectInfo) -> bool:
-    """Nobody has written the source since. The same bytes written again have a later time, or another write id."""
-    if (there.etag, there.size) != (piece.etag, piece.size) or there.modified > piece.modified + _CLOCK:
+    """Nobody has written the source since. The same bytes written again have another write id; where that is not known
+    a later time; and brought back by a server-side copy, which keeps the write id, a much later one."""
+    if (there.etag, there.size) != (piece.etag, piece.size):
         return False
-    return not piece.write_id or there.metadata is None or there.metadata.get(WRITE_ID) == piece.write_id
+    if piece.write_id and there.metadata is not None:
+        return there.metadata.get(WRITE_ID) == piece.write_id and there.modified <= piece.modified + _PROXY
+    return there.modified <= piece.modified + _CLOCK
 
 
 def is_copy(piece: Piece, source: ObjectInfo, target: ObjectInfo | None) -> bool:

@@ -13,7 +13,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from dataclasses import astuple, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote
 
 import trio
@@ -25,7 +25,7 @@ from .records import Intent, Piece, UploadRecord
 
 T = TypeVar("T")
 
-_VERSION = 2  # PRAGMA user_version; 0 is that of 0.1.0, which had uploads only
+_VERSION = 3  # PRAGMA user_version; 0 is that of 0.1.0, which had uploads only; 2 had no ``resent``
 _SCHEMA = (
     """
 CREATE TABLE IF NOT EXISTS uploads (
@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS uploads (
     parts TEXT NOT NULL,
     created REAL NOT NULL,
     etag TEXT NOT NULL,
-    modified REAL NOT NULL
+    modified REAL NOT NULL,
+    resent TEXT NOT NULL
 ) STRICT
 """,
     """
@@ -60,8 +61,12 @@ CREATE TABLE IF NOT EXISTS node (
 
 FILE = "journal.sqlite"
 _DISK = (8, 10, 13, 14)  # SQLITE_READONLY, _IOERR, _FULL, _CANTOPEN: says nothing about what is in the file
-_UPLOADS = "write_id, upload_id, state, key, path, created, size, parts, etag, modified"
+_UPLOADS = "write_id, upload_id, state, key, path, created, size, parts, etag, modified, resent"
 _INTENTS = "intent_id, phase, path, created, pieces"
+
+
+class _Older(ValueError):
+    """The file has the format of an earlier version, and may not be written to."""
 
 
 class JournalInUse(ConfigError):
@@ -142,6 +147,11 @@ class Journal:
             except BaseException:
                 db.close()
                 raise
+        except _Older:
+            raise ConfigError(
+                f"the journal {path} is of an older version of s3fsx: mount once with this version, which brings it up "
+                "to date"
+            ) from None
         except (sqlite3.Error, OSError, ValueError) as e:
             raise _unusable(path, e) from e
 
@@ -177,9 +187,10 @@ class Journal:
             record.path,
             record.created,
             record.size,
-            json.dumps([(p.number, p.size, p.etag, p.crc32, p.grains.hex()) for p in record.parts]),
+            json.dumps([_values(part) for part in record.parts]),
             record.etag,
             record.modified,
+            "" if record.resent is None else json.dumps(_values(record.resent)),
         )
         await self._run(lambda: self._db.execute(_insert("uploads", _UPLOADS), row))
         self._uploads_changed()
@@ -269,7 +280,7 @@ def _prepare(db: sqlite3.Connection) -> tuple[bool, str]:
     if tables and "uploads" not in tables:
         raise ValueError("it is the database of something else")
     if version < _VERSION and db.execute("PRAGMA query_only").fetchone()[0]:
-        raise ValueError("an older version of s3fsx wrote it; a mount of this version brings it up to date")
+        raise _Older
     if version < _VERSION:
         _migrate(db, "uploads" in tables)
     try:
@@ -287,12 +298,13 @@ def _migrate(db: sqlite3.Connection, older: bool) -> None:
     try:
         if older:
             there = {row[1] for row in db.execute("PRAGMA table_info(uploads)")}
-            for column, kind in (("etag", "TEXT NOT NULL DEFAULT ''"), ("modified", "REAL NOT NULL DEFAULT 0")):
+            text, real = "TEXT NOT NULL DEFAULT ''", "REAL NOT NULL DEFAULT 0"
+            for column, kind in (("etag", text), ("modified", real), ("resent", text)):
                 if column not in there:
                     db.execute(f"ALTER TABLE uploads ADD COLUMN {column} {kind}")
         for statement in _SCHEMA:
             db.execute(statement)
-        db.execute("INSERT INTO node VALUES ('id', ?)", (uuid.uuid4().hex,))
+        db.execute("INSERT OR IGNORE INTO node VALUES ('id', ?)", (uuid.uuid4().hex,))
         db.execute(f"PRAGMA user_version={_VERSION}")
         db.execute("COMMIT")
     except BaseException:
@@ -307,10 +319,25 @@ def _uploads(db: sqlite3.Connection) -> list[UploadRecord]:
 
 
 def _upload(
-    write_id: str, upload_id: str, state: str, key: str, path: str, created: float, size: int, parts: str, *stray: Any
+    write_id: str,
+    upload_id: str,
+    state: str,
+    key: str,
+    path: str,
+    created: float,
+    size: int,
+    parts: str,
+    etag: str,
+    modified: float,
+    resent: str,
 ) -> UploadRecord:
     sent = tuple(_part(*part) for part in json.loads(parts))
-    return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, *stray)
+    again = _part(*json.loads(resent)) if resent else None
+    return UploadRecord(write_id, upload_id, state, key, path, created, size, sent, etag, modified, again)
+
+
+def _values(part: UploadedPart) -> tuple[int, int, str, int | None, str]:
+    return part.number, part.size, part.etag, part.crc32, part.grains.hex()
 
 
 def _part(number: int, size: int, etag: str, crc32: int | None, grains: str = "") -> UploadedPart:

@@ -96,9 +96,10 @@ class Mount:
         policy = ListingPolicy(settings.list_ttl, defaults)
         self.tree = Tree(_root_attrs(defaults), _NODES)
         self.listings = Listings(self.tree, layout, self.verified, cache, policy)
-        transfers = Transfers(self.verified, journal, spawn, Protection(self.verified))
+        protection = Protection(self.verified)
+        transfers = Transfers(self.verified, journal, spawn, protection)
         publisher = Publisher(self.listings, transfers)
-        changes = Changes(self.verified, journal, spawn)
+        changes = Changes(self.verified, journal, spawn, protection)
         self.namespace = Namespace(
             self.listings,
             transfers,

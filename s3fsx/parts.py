@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from s3fsx.checksum import GRAIN
 from s3fsx.errors import ConfigError, TooLarge
@@ -135,9 +135,21 @@ def compare_parts(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) 
     return None
 
 
-def sent_again(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> UploadedPart | None:
-    """The store's last part, when it is all that differs: a file that was closed and then written to again has that
-    part sent once more, fuller, under the same number. Nobody else knows the upload."""
-    if not ours or len(ours) != len(theirs) or compare_parts(ours[:-1], theirs[:-1]) is not None:
+def up_to(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> list[UploadedPart]:
+    """Their parts without those behind our last one: a tail that was sent and then cut off the file again."""
+    last = max((part.number for part in ours), default=0)
+    return [part for part in theirs if part.number <= last]
+
+
+def sent_again(
+    ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart], announced: UploadedPart | None
+) -> UploadedPart | None:
+    """The store's last part, when it is all that differs and is the announced one: a file that was closed and then
+    written to again has that part sent once more, under the same number. Told by its size, and its CRC-32 where the
+    store lists one; the ETag it would get nobody knew when it was announced."""
+    if announced is None or not ours or not theirs or compare_parts(ours[:-1], theirs[:-1]) is not None:
         return None
-    return theirs[-1] if theirs[-1].number == ours[-1].number else None
+    last = theirs[-1]
+    if (last.number, last.size) != (announced.number, announced.size) or last.number != ours[-1].number:
+        return None
+    return replace(announced, etag=last.etag) if last.crc32 in (None, announced.crc32) else None

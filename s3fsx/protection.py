@@ -136,6 +136,18 @@ class Protection:
             return True
         return False
 
+    async def guards(self, key: str, *, ours: bool = False, marked: bool = True) -> bool:
+        """For a replay, whose change was decided before the protection may have been: as ``keeps``, and also without
+        Object Lock, where the mark alone protects (one HEAD). marked: False where the mark goes, too."""
+        try:
+            await self.require_free(key, ours=ours)
+            if marked and not self.real:
+                await self._require_unmarked(key)
+        except FileSystemError as e:
+            log.info("%s; it stays", e)
+            return True
+        return False
+
     async def require_movable(self, keys: Iterable[str]) -> None:
         """Of a whole directory: copies have no holds, so neither protected objects nor their marks move."""
         if not self.real:

@@ -28,7 +28,8 @@ from .objects import UploadedPart
 class UploadRecord:
     """One unfinished upload. key: what Complete will create. path: the file name it stands for, which differs from
     the key's own path while a temporary name waits for its rename. size: bytes, 0 until settled. etag, modified: of
-    the object once it is completed under a key it is not to keep, so that nothing else is ever deleted for it."""
+    the object once it is completed under a key it is not to keep, so that nothing else is ever deleted for it. resent:
+    the last part of a settled file as it is about to be sent again, without its ETag, because more was written."""
 
     write_id: str
     upload_id: str
@@ -40,6 +41,7 @@ class UploadRecord:
     parts: tuple[UploadedPart, ...] = ()
     etag: str = ""
     modified: float = 0.0
+    resent: UploadedPart | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from .changes import Changes
 from .copies import copy_object
-from .errors import NotFound, S3fsxError, UploadGone
+from .errors import Exists, NotFound, S3fsxError, UploadGone
+from .gone import is_gone, unfinished
 from .layout import Layout
+from .objects import WRITE_ID, ObjectInfo
 from .records import UploadRecord
 from .upload import (
     Transfers,
@@ -26,7 +28,8 @@ log = logging.getLogger("s3fsx.recover")
 
 class Recovery:
     """settled(record): what becomes of a file that was closed and waits for its rename; it stays in the journal unless
-    that takes it out. changes: renames and deletions; None where the journal has none."""
+    that takes it out. changes: renames and deletions; None for the copy of a dead node's journal, which
+    has none: then nothing of anybody else is replaced."""
 
     def __init__(
         self,
@@ -74,6 +77,40 @@ class Recovery:
     def _wanted(self, record: UploadRecord) -> str:
         return self._layout.key(record.path)
 
+    async def _there(self, key: str) -> ObjectInfo | None:
+        try:
+            return await self._store.head(key)
+        except NotFound:
+            return None
+
+    async def _replaceable(self, record: UploadRecord, other: ObjectInfo) -> bool:
+        """other is under our key: it may have been made, or protected, after the crash. Only what was there before our
+        upload began was to be replaced (both times are the store's). Else the content waits as a temporary name of
+        that name, for a rename that somebody decides on. Raises Exists where nobody may."""
+        began = await unfinished(self._store, record)
+        if began is None:
+            log.warning("%s: its upload is gone, and somebody else's object is there", record.path)
+            await self._journal.remove(record.write_id)
+            return False
+        if self._changes is None:
+            raise Exists(f"{record.key} is there already, made by somebody else")
+        if self._wanted(record) == record.key:
+            if other.modified < began.initiated and not await self._transfers.protection.guards(record.key):
+                return True
+            path = f"{record.path}.tmp.{record.write_id[:8]}"
+            log.warning("%s: was made or protected by others since; ours waits as %s", record.path, path)
+            record = await self._journal.change(record, state="settled", path=path)
+        await self._settled(record)
+        return False
+
+    async def _require_copyable(self, path: str, wanted: str, ours: ObjectInfo) -> None:
+        """What has the name of a file that is published late is older than our object, and not protected."""
+        there = await self._there(wanted)
+        if there is None:
+            return
+        if self._changes is None or there.modified >= ours.modified or await self._transfers.protection.guards(wanted):
+            raise Exists(f"{path} was made or protected by others since; its content is there as {ours.key}")
+
     async def finish(self, record: UploadRecord) -> None:
         """Complete was about to be sent, or was sent. Roll forward; then the object gets the name it was meant for."""
         upload = Upload(self._transfers, record, {part.number: part for part in record.parts})
@@ -81,19 +118,24 @@ class Recovery:
         if wanted != record.key and await made_by(self._store, wanted, record.write_id) is not None:
             await abort_record(self._transfers, record, stray=True)  # copied already, only the source was left
             return
-        info = await made_by(self._store, record.key, record.write_id)
-        if info is None and wanted != record.key and await upload.taken():
-            await self._settled(record)  # somebody else has the predicted name: it is not ours to replace
-            return
-        if info is None:
+        info = await self._there(record.key)
+        if info is None or (info.metadata or {}).get(WRITE_ID) != record.write_id:
+            if info is not None and not await self._replaceable(record, info):
+                return
+            only_if_absent = info is None and self._store.capabilities.conditional_complete
             try:
-                await self._store.complete_upload(record.key, record.upload_id, list(record.parts))
+                await self._store.complete_upload(
+                    record.key, record.upload_id, list(record.parts), only_if_absent=only_if_absent
+                )
             except (UploadGone, NotFound):
+                if not await is_gone(self._store, record):
+                    raise
                 log.warning("%s: its upload is gone, nothing was published", record.path)
                 await self._journal.remove(record.write_id)
                 return
             info = await upload.confirm()
         if wanted != record.key:
+            await self._require_copyable(record.path, wanted, info)
             await copy_object(self._transfers, Version(info), wanted, record.path)
             await remove_stray(self._transfers, record)
         await self._journal.remove(record.write_id)

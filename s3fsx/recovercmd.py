@@ -24,7 +24,7 @@ from .layout import Layout
 from .mirror import read_copies
 from .nodecopy import NodeCopy
 from .objects import Store, UploadInfo
-from .parts import compare_parts
+from .parts import compare_parts, sent_again, up_to
 from .probe import probe
 from .protection import Protection
 from .records import Intent, UploadRecord
@@ -34,7 +34,7 @@ from .settings import Settings
 from .sumstore import SumStore
 from .survey import Finding, Known, Unfinished
 from .takeover import Takeover
-from .upload import Transfers, up_to
+from .upload import Transfers
 from .verified import VerifiedStore
 
 T = TypeVar("T")
@@ -241,16 +241,19 @@ async def _apply_own(store: Store, settings: Settings) -> int:
 
         async def settled(record: UploadRecord) -> None:
             theirs = await store.list_parts(record.key, record.upload_id)
-            if difference := compare_parts(record.parts, up_to(record.parts, theirs)):
+            theirs = tuple(up_to(record.parts, theirs))
+            difference = compare_parts(record.parts, theirs)
+            if difference and sent_again(record.parts, theirs, record.resent) is None:
                 log.warning("%s: its parts are not what was written (%s)", record.path, difference)
                 return
             waiting.append(record.write_id)
             log.info("%s: complete, waits for its rename; there again at the next mount", record.path)
 
         async def replay(spawn: Callable[..., Any]) -> None:
-            transfers = Transfers(store, journal, spawn, Protection(store))
+            protection = Protection(store)
+            transfers = Transfers(store, journal, spawn, protection)
             layout = Layout(settings.prefix, settings.layout)
-            await Recovery(journal, layout, transfers, settled, Changes(store, journal, spawn)).run()
+            await Recovery(journal, layout, transfers, settled, Changes(store, journal, spawn, protection)).run()
 
         await _with_background(replay)
         left = [record for record in await journal.records() if record.write_id not in waiting]

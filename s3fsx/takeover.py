@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from .errors import S3fsxError, UploadGone
+from .gone import is_gone
 from .layout import Layout
 from .nodecopy import CopiedUpload, NodeCopy, copied, difference, record_of, to_json
 from .objects import Payload, Store, UploadedPart
@@ -98,6 +99,8 @@ class Takeover:
                 return
             if await self._made(upload):
                 log.info("%s: was published by its own node", upload.path)
+            elif not await is_gone(self._store, record_of(upload, ())):
+                raise
             else:
                 log.warning("%s: its upload was aborted by somebody else; the file is lost", upload.path)
             await self._journal.remove(upload.write_id)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from .compositeetags import CompositeEtags
 from .errors import Changed, Corrupted, DeadlineExceeded, NotFound, S3fsxError, Transient, UploadGone
 from .journal import JournalError
 from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
-from .parts import compare_parts, composite_etag, copy_ranges
+from .parts import compare_parts, composite_etag, copy_ranges, up_to
 from .protection import Protection
 from .records import UploadRecord
 from .version import Version
@@ -201,7 +201,7 @@ class Upload:
         await self.wait()
         parts = tuple(part for _, part in sorted(self.parts.items()))
         self.record = await self._transfers.journal.change(
-            self.record, state="settled", path=path, size=self.size, parts=parts
+            self.record, state="settled", path=path, size=self.size, parts=parts, resent=None
         )
 
     async def finish(self, path: str, size: int, *, only_if_absent: bool = False, stray: bool = False) -> ObjectInfo:
@@ -228,7 +228,7 @@ class Upload:
             if difference := compare_parts(ours, up_to(ours, theirs)):
                 raise Corrupted(f"{self.key}: the store's parts differ from what was written: {difference}")
             self.record = await self._transfers.journal.change(
-                self.record, state="publishing", path=path, size=size, parts=tuple(ours)
+                self.record, state="publishing", path=path, size=size, parts=tuple(ours), resent=None
             )
             await self._store.complete_upload(self.key, self.record.upload_id, ours, only_if_absent=only_if_absent)
         info = await self.confirm()
@@ -311,12 +311,6 @@ class Upload:
                 continue
 
 
-def up_to(ours: Sequence[UploadedPart], theirs: Sequence[UploadedPart]) -> list[UploadedPart]:
-    """Their parts without those behind our last one: a tail that was sent and then cut off the file again."""
-    last = max((part.number for part in ours), default=0)
-    return [part for part in theirs if part.number <= last]
-
-
 async def made_by(store: Store, key: str, write_id: str) -> ObjectInfo | None:
     """The object under a key, if this write made it or what it is a copy of."""
     try:
@@ -389,4 +383,9 @@ async def _sweep_in_the_end(transfers: Transfers, record: UploadRecord) -> None:
         while not swept:
             await trio.sleep(_ABORT_AGAIN)
             swept = await _sweep(transfers, record)
-    await transfers.journal.remove(record.write_id)
+    while True:
+        try:
+            return await transfers.journal.remove(record.write_id)
+        except JournalError as e:
+            log.warning("%s: %s; tried again", record.key, e)
+            await trio.sleep(_ABORT_AGAIN)

@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from .attributes import Attributes, from_metadata
 from .errors import NotFound, UploadGone
+from .gone import is_gone
 from .listing import Listings
-from .parts import compare_parts, sent_again
+from .parts import compare_parts, sent_again, up_to
 from .records import UploadRecord
 from .tree import Directory, File
-from .upload import Transfers, Upload, abort_record, made_by, up_to
+from .upload import Transfers, Upload, abort_record, made_by
 from .writer import Writer
 
 log = logging.getLogger("s3fsx.waiting")
@@ -31,17 +32,21 @@ class Waiting:
         try:
             theirs = await store.list_parts(record.key, record.upload_id)
         except (UploadGone, NotFound):
-            if await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None:
-                log.info("%s: was published by another node", record.path)
-            else:
-                log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
-            await journal.remove(record.write_id)
-            return
+            published = await made_by(store, self._listings.layout.key(record.path), record.write_id) is not None
+            if published or await is_gone(store, record):
+                if published:
+                    log.info("%s: was published by another node", record.path)
+                else:
+                    log.warning("%s: its upload was aborted by somebody else; the file is lost", record.path)
+                await journal.remove(record.write_id)
+                return
+            theirs = await store.list_parts(record.key, record.upload_id)
         theirs = tuple(up_to(record.parts, theirs))
         difference = compare_parts(record.parts, theirs)
-        if difference and (fuller := sent_again(record.parts, theirs)) is not None:
+        if difference and (fuller := sent_again(record.parts, theirs, record.resent)) is not None:
             parts = (*record.parts[:-1], fuller)
-            record = await journal.change(record, parts=parts, size=sum(part.size for part in parts))
+            size = sum(part.size for part in parts)
+            record = await journal.change(record, parts=parts, size=size, resent=None)
         elif difference:
             log.warning("%s: its parts are not what was written (%s); the file is lost", record.path, difference)
             await abort_record(self._transfers, record, stray=False)

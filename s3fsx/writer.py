@@ -20,7 +20,18 @@ import trio
 
 from .content import Content, Destination, WriteLimits
 from .copies import copy_object
-from .errors import Changed, DeadlineExceeded, EndpointDown, Exists, NotFound, NotSupported, S3fsxError, Transient
+from .errors import (
+    Changed,
+    Corrupted,
+    DeadlineExceeded,
+    EndpointDown,
+    Exists,
+    NotFound,
+    NotSupported,
+    S3fsxError,
+    UploadGone,
+)
+from .gone import is_gone
 from .memory import Budget
 from .objects import WRITE_ID, ObjectInfo
 from .parts import PartSchedule
@@ -29,8 +40,9 @@ from .version import Version
 
 # Seconds a deletion waits for the abort of an upload, whose parts may hang in an outage; then it goes on by itself.
 _ABORT = 10.0
-# Exists: somebody took the predicted name; the rename to it, which replaces, is still possible.
-_PASSING = (Exists, Transient, EndpointDown, DeadlineExceeded)
+# Another attempt of a settled file meets them again. UploadGone, too, once the store's list of uploads confirms it; the
+# rest passes: keys are renewed, clocks set, quotas raised, disks emptied, holds lifted.
+_FINAL = (Corrupted, Changed)
 
 
 class Writer:
@@ -289,11 +301,19 @@ class Writer:
             self._fail_unless_settled(late)
             raise late from None
         except S3fsxError as e:
+            if isinstance(e, UploadGone) and self.settled_at is not None and await self._is_gone():
+                self._fail(e)
             self._fail_unless_settled(e)
             raise
         except trio.Cancelled:
             self._fail_unless_settled(self._cut_off())
             raise
+
+    async def _is_gone(self) -> bool:
+        upload = self._content.upload
+        with trio.move_on_after(_ABORT):
+            return upload is not None and await is_gone(self._store, upload.record)
+        return False
 
     def _cut_off(self) -> DeadlineExceeded:
         return DeadlineExceeded(
@@ -301,7 +321,7 @@ class Writer:
         )
 
     def _fail_unless_settled(self, error: S3fsxError) -> None:
-        if self.settled_at is None or not isinstance(error, _PASSING):
+        if self.settled_at is None or isinstance(error, _FINAL):
             self._fail(error)
 
     # -- the end

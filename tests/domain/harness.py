@@ -158,7 +158,7 @@ class Domain:
         )
         self.transfers = Transfers(self.verified, self.journal, self._spawn, Protection(self.verified))
         self.publisher = Publisher(self.listings, self.transfers)
-        self.changes = Changes(self.verified, self.journal, self._spawn)
+        self.changes = Changes(self.verified, self.journal, self._spawn, self.transfers.protection)
         self.namespace = Namespace(
             self.listings,
             self.transfers,

@@ -11,8 +11,9 @@ import trio
 from s3fsx.errors import AccessDenied, DeadlineExceeded, EndpointDown, ServerFault
 from s3fsx.intents import piece_of
 from s3fsx.journal import JournalError
-from s3fsx.objects import Payload
+from s3fsx.objects import Capabilities, ObjectInfo, Payload
 from s3fsx.records import Intent
+from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, Options, SmallSchedule, pattern
 from tests.domain.test_recovery import CutJournal, CutStore, Power
 from tests.fakestore import FakeStore
@@ -404,6 +405,42 @@ async def test_a_change_that_cannot_be_forgotten_now_is_forgotten_later(
     await mount.nothing_left()
 
 
+LOCKED = Capabilities("crc32", conditional_put=True, conditional_complete=True, object_lock=True, md5_etags=True)
+CHANGES = {"unlink": lambda m: m.unlink("dump/x"), "rename": lambda m: m.rename("dump/x", "dump/y")}
+
+
+@pytest.mark.parametrize("capabilities", [LOCKED, None], ids=["object lock", "mark only"])
+@pytest.mark.parametrize("change", CHANGES)
+async def test_what_was_protected_since_the_crash_stays(
+    make: Make, capabilities: Capabilities | None, change: str
+) -> None:
+    store = FakeStore() if capabilities is None else FakeStore(capabilities=capabilities)
+    one, two = make(store), make(store)
+    await one.write("dump/x", b"backup")
+    store.hang("delete")
+    with trio.move_on_after(1):
+        await CHANGES[change](one)
+    store.release("delete")
+    await two.close(await two.create("dump/x.protected"))
+    one = await one.restarted()
+    assert one.stored("dump/x") == b"backup"
+    assert store.hidden == []
+    assert await one.journal.intents() == []
+
+
+async def test_a_mark_that_moves_with_its_directory_stops_no_replay(make: Make) -> None:
+    mount = make()
+    await mount.mkdir("d")
+    await mount.write("d/x", b"backup")
+    await mount.close(await mount.create("d/x.protected"))
+    mount.store.hang("delete")
+    with trio.move_on_after(1):
+        await mount.rename("d", "e")
+    mount.store.release("delete")
+    after = await mount.restarted()
+    assert after.paths() == ["e/x", "e/x.protected"]
+
+
 async def test_what_an_unlink_costs(mount: Domain) -> None:
     await mount.write("dump/a", SMALL)
     await mount.write("dump/b", SMALL)
@@ -437,3 +474,21 @@ async def test_a_foreign_object_in_parts_is_whole_under_both_names_at_worst(sche
             if not was_cut:
                 assert mount.paths() == ["dump/b"]
                 return
+
+
+async def test_a_proxys_clock_that_is_behind_stops_no_replay(mount: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of a PUT is known from the Date of its answer."""
+    put = mount.store.put
+
+    async def behind(*args: object, **kwargs: object) -> ObjectInfo:
+        info = await put(*args, **kwargs)  # type: ignore[arg-type]
+        return replace(info, modified=info.modified - 2)
+
+    monkeypatch.setattr(mount.store, "put", behind)
+    await mount.write("dump/a", SMALL)
+    mount.store.hang("delete")
+    with trio.move_on_after(1):
+        await mount.rename("dump/a", "dump/b")
+    mount.store.release("delete")
+    after = await mount.restarted()
+    assert after.paths() == ["dump/b"]

@@ -8,7 +8,18 @@ import os
 import pytest
 import trio
 
-from s3fsx.errors import AccessDenied, ConnectionFailed, Corrupted, FileSystemError, S3fsxError, ServerFault, UploadGone
+from s3fsx.errors import (
+    AccessDenied,
+    ConnectionFailed,
+    Corrupted,
+    FileSystemError,
+    NotFound,
+    QuotaExceeded,
+    S3fsxError,
+    ServerFault,
+    UploadGone,
+)
+from s3fsx.journal import JournalError
 from s3fsx.objects import Capabilities
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, SmallSchedule, pattern
@@ -306,6 +317,80 @@ async def test_a_rename_that_failed_and_is_given_up_leaves_nothing(small: Domain
     await small.unlink(DAT)
     await small.nothing_left()
     assert small.paths() == []
+
+
+PASSING = [
+    ("list_parts", AccessDenied("ExpiredToken")),
+    ("list_parts", UploadGone("a proxy's 404")),
+    ("complete_upload", UploadGone("a proxy's 404")),
+    ("complete_upload", NotFound("a proxy's 404")),
+    ("complete_upload", AccessDenied("RequestTimeTooSkewed")),
+    ("complete_upload", QuotaExceeded("507")),
+    ("head", AccessDenied("403")),
+]
+
+
+@pytest.mark.parametrize(("op", "error"), PASSING)
+async def test_a_refusal_that_may_pass_destroys_no_closed_backup(small: Domain, op: str, error: S3fsxError) -> None:
+    await small.write(DAT, BIG)
+    small.store.fail_next(op, error)
+    with pytest.raises(type(error)):
+        await small.rename(DAT, FINAL)
+    await small.idle()
+    await small.rename(DAT, FINAL)
+    assert small.stored(FINAL) == BIG
+    await small.nothing_left()
+
+
+async def test_a_full_state_disk_destroys_no_closed_backup(small: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(record: object) -> None:
+        raise JournalError("journal: database or disk is full")
+
+    await small.write(DAT, BIG)
+    with monkeypatch.context() as patch:
+        patch.setattr(small.journal, "put", full)
+        with pytest.raises(JournalError):
+            await small.rename(DAT, FINAL)
+        await small.idle()
+    await small.rename(DAT, FINAL)
+    assert small.stored(FINAL) == BIG
+    await small.nothing_left()
+
+
+async def test_a_hold_set_on_the_target_at_that_moment_destroys_no_closed_backup(
+    small: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.store.capabilities = Capabilities("crc32", object_lock=True, md5_etags=True)
+    await small.write(DAT, BIG)
+    small.store.poke("pve/" + FINAL, b"of another node")
+    ask = small.store.legal_hold
+    asked = 0
+
+    async def held_in_between(key: str) -> bool:
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            small.store.hold("pve/" + FINAL)
+        return await ask(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(small.store, "legal_hold", held_in_between)
+        with pytest.raises(FileSystemError) as refused:
+            await small.rename(DAT, FINAL)
+    assert (refused.value.errno, small.store.hidden) == (errno.EPERM, [])
+    small.store.hold("pve/" + FINAL, False)
+    await small.rename(DAT, FINAL)
+    assert small.stored(FINAL) == BIG
+
+
+async def test_an_upload_that_is_gone_fails_the_rename_for_good(small: Domain) -> None:
+    await small.write(DAT, BIG)
+    small.store.uploads.clear()
+    for _ in range(2):
+        with pytest.raises((UploadGone, FileNotFoundError)):
+            await small.rename(DAT, FINAL)
+        await small.idle()
+    await small.nothing_left()
 
 
 async def test_an_error_of_the_stream_comes_out_of_the_rename(small: Domain) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 import trio
 
-from s3fsx.errors import ServerFault
+from s3fsx.errors import ServerFault, UploadGone
 from s3fsx.objects import Payload
 from s3fsx.records import UploadRecord
 from tests.domain.harness import KIB, SMALL_PART, Domain, InlineJournal, Options, SmallSchedule, pattern
@@ -253,6 +253,24 @@ async def test_settled_whose_bytes_are_gone_is_not_brought_back(small: Domain, w
     await small.nothing_left()
 
 
+@pytest.mark.expect_log("left in the journal")
+@pytest.mark.parametrize(("state", "op"), [("settled", "list_parts"), ("publishing", "complete_upload")])
+async def test_a_404_that_the_list_of_uploads_belies_loses_nothing(small: Domain, state: str, op: str) -> None:
+    await small.journal.put(replace(await begun(small), state=state))
+    small.store.fail_next(op, UploadGone("a proxy's 404"), times=2 if state == "settled" else 1)
+    await small.recovery.run()
+    assert [r.state for r in await small.journal.records()] == [state]
+    await small.recovery.run()
+    assert len(await small.read(DAT)) == 2 * SMALL_PART
+
+
+async def test_a_404_that_comes_once_hides_no_closed_file(small: Domain) -> None:
+    await small.journal.put(replace(await begun(small), state="settled"))
+    small.store.fail_next("list_parts", UploadGone("a proxy's 404"))
+    await small.recovery.run()
+    assert len(await small.read(DAT)) == 2 * SMALL_PART
+
+
 @pytest.mark.parametrize("path", [DAT, FINAL])
 async def test_publishing_is_finished_whether_or_not_complete_was_sent(small: Domain, path: str) -> None:
     for completed in (False, True):
@@ -265,6 +283,67 @@ async def test_publishing_is_finished_whether_or_not_complete_was_sent(small: Do
         assert len(small.stored(path)) == 2 * SMALL_PART
         await small.nothing_left()
         small.store.objects.clear()
+
+
+@pytest.mark.expect_log("made or protected by others since")
+@pytest.mark.parametrize("since", ["made", "protected"])
+@pytest.mark.parametrize("lock", [True, False])
+async def test_publishing_replaces_nothing_that_others_made_or_protected_since(
+    small: Domain, since: str, lock: bool
+) -> None:
+    small.store.capabilities = replace(small.store.capabilities, object_lock=lock)
+    if since == "protected":
+        small.store.poke("pve/" + FINAL, b"theirs")
+    known = await begun(small)
+    if since == "made":
+        small.store.poke("pve/" + FINAL, b"theirs")
+    else:
+        small.store.poke("pve/" + FINAL + ".protected", b"")
+        small.store.hold("pve/" + FINAL, lock)
+    await small.journal.put(replace(known, state="publishing", path=FINAL))
+    await small.recovery.run()
+    assert (small.stored(FINAL), small.store.hidden) == (b"theirs", [])
+    (waiting,) = [name for name in await small.names("dump") if ".tmp." in name]
+    after = await small.restarted()  # nothing more is decided by itself
+    assert after.stored(FINAL) == b"theirs"
+    if since == "made":
+        await after.rename(f"dump/{waiting}", FINAL)
+        assert len(after.stored(FINAL)) == 2 * SMALL_PART
+        await after.nothing_left()
+
+
+async def test_publishing_replaces_what_was_there_before_it_began(small: Domain) -> None:
+    small.store.poke("pve/" + FINAL, b"older")
+    await small.journal.put(replace(await begun(small), state="publishing", path=FINAL))
+    await small.recovery.run()
+    assert len(small.stored(FINAL)) == 2 * SMALL_PART
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("left in the journal")
+async def test_a_late_publication_replaces_nothing_that_others_made_since(small: Domain) -> None:
+    known = replace(await begun(small), state="publishing", path=DAT)
+    await small.store.complete_upload(known.key, known.upload_id, known.parts)
+    await small.journal.put(known)
+    small.store.poke("pve/" + DAT, b"theirs")
+    await small.recovery.run()
+    assert small.stored(DAT) == b"theirs"
+    assert len(small.stored(FINAL)) == 2 * SMALL_PART
+    small.store.remove("pve/" + DAT)
+    await small.recovery.run()
+    assert small.paths() == [DAT]
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("its upload is gone")
+async def test_publishing_whose_object_was_made_and_replaced_since(small: Domain) -> None:
+    known = replace(await begun(small), state="publishing", path=FINAL)
+    await small.store.complete_upload(known.key, known.upload_id, known.parts)
+    small.store.poke("pve/" + FINAL, b"theirs")
+    await small.journal.put(known)
+    await small.recovery.run()
+    assert small.stored(FINAL) == b"theirs"
+    await small.nothing_left()
 
 
 async def test_publishing_whose_copy_was_made_already_only_removes_the_source(small: Domain) -> None:

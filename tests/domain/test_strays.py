@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from s3fsx.errors import ConnectionFailed, Exists, ServerFault
+from s3fsx.journal import JournalError
 from s3fsx.objects import Capabilities, Payload
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
@@ -118,6 +119,23 @@ async def test_or_later_when_the_store_answers_again(small: Domain) -> None:
     with pytest.raises(ServerFault):
         await small.finish(handle, BODY)
     await trio.sleep(190)
+    await small.nothing_left()
+
+
+@pytest.mark.expect_log("database or disk is full; tried again")
+async def test_a_full_state_disk_at_the_end_of_the_search_ends_no_mount(
+    small: Domain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def full(write_id: str) -> None:
+        raise JournalError("journal: database or disk is full")
+
+    handle = await small.create("dump/a")
+    small.store.fail_next("create_upload", ServerFault("500"), after_effect=True)
+    await small.finish(handle, BODY)
+    with monkeypatch.context() as patch:
+        patch.setattr(small.journal, "remove", full)
+        await trio.sleep(200)
+    assert [r.state for r in await small.journal.records()] == ["opening"]
     await small.nothing_left()
 
 

@@ -149,6 +149,28 @@ async def test_one_that_was_being_published(nursery: trio.Nursery, schedule: Sma
         assert (store.uploads, copy_of(store)) == ({}, None)
 
 
+@pytest.mark.expect_log("made by somebody else")
+@pytest.mark.parametrize("path", [FINAL, DAT])
+async def test_one_that_was_being_published_replaces_nothing(
+    nursery: trio.Nursery, schedule: SmallSchedule, path: str
+) -> None:
+    store = FakeStore(min_part=4 * KIB)
+    mount = Domain(nursery, store, Options(schedule=schedule, budget=256 * KIB), InlineJournal())
+    await mount.write(DAT, DATA)
+    store.poke("pve/" + FINAL, b"theirs")
+    store.objects["pve/" + FINAL].modified -= 3600  # it was there before
+    (record,) = await mount.journal.records()
+    await mount.journal.put(replace(record, state="publishing", path=path))
+    await mount.mirror.finish()
+    await mount.crash()
+    for _ in range(2):
+        assert await take_over(nursery, store) == 1
+        assert files(store) == {"pve/" + FINAL: b"theirs"}
+    store.remove("pve/" + FINAL)
+    assert await take_over(nursery, store) == 0
+    assert files(store) == {"pve/" + path: DATA}
+
+
 async def test_an_empty_copy_is_removed(make: Callable[..., Domain], nursery: trio.Nursery) -> None:
     mount = make()
     copy = NodeCopy("c" * 32, "pve9", 1.0, "pve/", ())

@@ -17,7 +17,7 @@ MINUTES = 0.7
 LIMIT = 600.0  # seconds; at the end it waits for uploads that could not be aborted, which are tried again every 60 s
 
 
-def test_a_minute_of_everything_at_once(tmp_path: Path) -> None:
+def test_soak(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "contrib.soak", "--minutes", str(MINUTES), "--seed", "2", "--gib", "6"]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "out"), "--work", str(tmp_path)],

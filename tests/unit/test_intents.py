@@ -19,7 +19,10 @@ PIECE = piece_of(SOURCE, "b")
 def test_a_version_is_known_by_etag_size_time_and_write_id() -> None:
     assert is_version(PIECE, SOURCE)
     assert is_version(PIECE, replace(SOURCE, modified=1001.2, metadata=None))
-    assert not is_version(PIECE, replace(SOURCE, modified=1002.0))
+    assert is_version(PIECE, replace(SOURCE, modified=1003.0)), "a proxy's clock: the write id says enough"
+    assert not is_version(PIECE, replace(SOURCE, modified=1003.0, metadata=None))
+    assert not is_version(replace(PIECE, write_id=""), replace(SOURCE, modified=1003.0))
+    assert not is_version(PIECE, replace(SOURCE, modified=2000.0)), "brought back by a server-side copy"
     assert not is_version(PIECE, replace(SOURCE, etag="e2"))
     assert not is_version(PIECE, replace(SOURCE, size=6))
     assert not is_version(PIECE, replace(SOURCE, metadata={WRITE_ID: "w2"}))

@@ -36,6 +36,28 @@ async def test_records_survive_a_restart_oldest_first(tmp_path: Path) -> None:
     journal.close()
 
 
+async def test_a_part_that_is_sent_again_is_remembered(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path))
+    record = replace(RECORD, state="settled", parts=PARTS, resent=replace(PARTS[0], number=2, etag=""))
+    await journal.put(record)
+    assert await journal.records() == [record]
+    journal.close()
+
+
+async def test_a_journal_of_the_second_version_keeps_its_node(tmp_path: Path) -> None:
+    journal = Journal.open(str(tmp_path))
+    await journal.put(RECORD)
+    node = journal.node
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite") as old:
+        old.execute("ALTER TABLE uploads DROP COLUMN resent")
+        old.execute("PRAGMA user_version=2")
+    old.close()
+    journal = Journal.open(str(tmp_path))
+    assert (journal.node, journal.new, await journal.records()) == (node, False, [RECORD])
+    journal.close()
+
+
 async def test_what_was_put_is_on_disk_when_put_returns(tmp_path: Path) -> None:
     journal = Journal.open(str(tmp_path))
     await journal.put(RECORD)
@@ -169,7 +191,7 @@ async def test_a_journal_of_the_first_version_is_taken_over(tmp_path: Path) -> N
         old.execute(V1)
         old.execute("INSERT INTO uploads VALUES ('w1','u1','open','pve/dump/ä b.zst','dump/ä b.dat',0,'[]',1234.5)")
     old.close()
-    with pytest.raises(ConfigError, match="an older version"):
+    with pytest.raises(ConfigError, match=r"journal .* older version of s3fsx: mount once with this version[^.]*$"):
         Journal.look(str(tmp_path))
     journal = Journal.open(str(tmp_path))
     assert await journal.records() == [RECORD]

@@ -26,8 +26,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
-        "protection", "compositeetags", "upload", "copies", "changes", "content", "writer", "tree", "reader", "pages",
-        "merge", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace", "files", "mirror",
+        "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
+        "pages", "merge", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace", "files",
+        "mirror",
     ),
     "L3 kernel": ("mountpoint", "state", "kernel", "callers", "forget", "replies", "operation", "fuse"),
     "L4 composition": (

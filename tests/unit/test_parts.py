@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from s3fsx.errors import ConfigError, TooLarge
 from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
-from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges
+from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, sent_again
 
 MIB = 1 << 20
 sizes = st.integers(MIN_PART, MAX_PART)
@@ -157,3 +157,24 @@ def test_parts_that_match_in_any_order() -> None:
 )
 def test_parts_that_differ(theirs: list[UploadedPart], says: str) -> None:
     assert compare_parts([part(1), part(2)], theirs) == says
+
+
+OLD, FULLER = UploadedPart(2, 5, "e2", 7), UploadedPart(2, 9, "e3")
+FIRST = UploadedPart(1, 8, "e1", 1)
+ANNOUNCED = UploadedPart(2, 9, "", 77, b"grains")
+
+
+def test_a_part_that_was_sent_again_is_the_announced_one() -> None:
+    def again(theirs: tuple[UploadedPart, ...], announced: UploadedPart | None = ANNOUNCED) -> UploadedPart | None:
+        return sent_again((FIRST, OLD), theirs, announced)
+
+    assert again((FIRST, FULLER)) == replace(ANNOUNCED, etag="e3")
+    assert again((FIRST, replace(FULLER, crc32=77))) == replace(ANNOUNCED, etag="e3")
+    assert again((FIRST, replace(FULLER, crc32=78))) is None
+    assert again((FIRST, replace(FULLER, size=10))) is None
+    assert again((FIRST, replace(FULLER, number=3))) is None
+    assert again((replace(FIRST, etag="x"), FULLER)) is None
+    assert again((FIRST,)) is None
+    assert again(()) is None
+    assert again((FIRST, FULLER), None) is None
+    assert sent_again((OLD,), (), ANNOUNCED) is None

@@ -173,5 +173,6 @@ def test_any_bytes_are_refused_in_one_line(data: bytes) -> None:
 
 
 def test_a_copied_upload_is_complete() -> None:
-    assert set(asdict(RECORD)) <= set(asdict(copied(RECORD)))
+    # resent: a takeover leaves an upload whose last part is not the closed one.
+    assert set(asdict(RECORD)) - {"resent"} <= set(asdict(copied(RECORD)))
     assert isinstance(copied(RECORD), CopiedUpload)
