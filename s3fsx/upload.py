@@ -1,7 +1,8 @@
 """One multipart upload: created, filled part by part, verified, completed or aborted, and journaled all the way.
 
 Nothing of it is visible in the bucket before ``finish`` returns. Before CompleteMultipartUpload the store's own list
-of parts is compared with what was sent; after it the size and ETag of the object are. What differs is Corrupted.
+of parts is compared with what was sent; after it the size of the object and its ETag (see ``compositeetags``) are. What
+differs is Corrupted.
 """
 
 from __future__ import annotations
