@@ -50,7 +50,8 @@ def head(status: int = 200, **fields: str) -> bytes:
 def answer(body: bytes | str = b"", status: int = 200, **fields: str) -> Says:
     """One answer, the same every time."""
     raw = body.encode() if isinstance(body, str) else body
-    fields = {"Content_Length": str(len(raw)), "Content_Type": "application/xml", **fields}
+    # It hangs up afterwards, and says so: a connection taken for open would be reset under the next request.
+    fields = {"Content_Length": str(len(raw)), "Content_Type": "application/xml", "Connection": "close", **fields}
     return Says(lambda request: [head(status, **fields) + (b"" if request.method == "HEAD" else raw)])
 
 
