@@ -15,6 +15,7 @@ from pathlib import Path
 
 from botocore.exceptions import ClientError
 
+from tests import policy
 from tests.mount.harness import environment
 from tests.s3server import S3Server
 
@@ -77,6 +78,7 @@ class Bench:
         self._source = source
         self._directory = directory
         self._bucket = server.make_bucket("bench")
+        policy.grant(server, self._bucket, "")
         self._numbers = 0
         self._landing = mmap.mmap(-1, source.size)
         for page in range(0, source.size, mmap.PAGESIZE):
