@@ -78,7 +78,7 @@ class Wire:
 
     def idle_and_open(self) -> bool:
         """No end and no left-over bytes: it may carry another request."""
-        return not self._buffer and not select.select([self.sock], [], [], 0)[0]
+        return not self._buffer and not _readable(self.sock, 0)
 
     def reset(self) -> None:
         """RST instead of FIN."""
@@ -263,6 +263,13 @@ class Exchange:
         for data in source.pieces(length):
             target.send(_flipped(data, None if flip is None else flip - done))
             done += len(data)
+
+
+def _readable(sock: socket.socket, seconds: float) -> bool:
+    """Not select(2), which knows no descriptor above 1023."""
+    waiting = select.poll()
+    waiting.register(sock, select.POLLIN)
+    return bool(waiting.poll(1000 * seconds))
 
 
 def _flipped(data: bytes, position: int | None) -> bytes:

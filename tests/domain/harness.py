@@ -59,7 +59,10 @@ class InlineJournal(Journal):
 
     def __init__(self) -> None:
         database = sqlite3.connect(":memory:", isolation_level=None)
-        super().__init__(database, os.open(os.devnull, os.O_RDONLY))
+        super().__init__(database, -1)
+
+    def close(self) -> None:
+        self._db.close()
 
     async def _run(self, action: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint()
