@@ -22,10 +22,10 @@ from .journal import Journal, JournalError
 from .objects import ObjectInfo, Store
 from .protection import SUFFIX, Protection
 from .records import Intent, Piece
+from .several import each
 
 log = logging.getLogger("s3fsx.changes")
 
-_AT_ONCE = 8
 _FORGET_AGAIN = 60.0  # seconds
 
 
@@ -118,11 +118,11 @@ class Changes:
 
     async def _replay(self, intent: Intent) -> None:
         there = await self._present(intent)
-        await self._each(undecided(intent, there), self._learn(there))
+        await each(undecided(intent, there), self._learn(there))
         decided = plan(intent, there)
         if decided.forward and intent.phase == "copying":  # before the first deletion: there is no way back from there
             await Change(self._journal, intent).copied([there[piece.target] for piece in intent.pieces])
-        await self._each(decided.delete, self._remover(intent, decided, there))
+        await each(decided.delete, self._remover(intent, decided, there))
         for key in decided.left:
             log.info("%s: %s was changed by others since or is no copy of ours; left alone", intent.path, key)
         if decided.delete:
@@ -149,7 +149,7 @@ class Changes:
         sources = [piece.source for piece in intent.pieces]
         targets = [piece.target for piece in intent.pieces if piece.target]
         if len(sources) == 1:
-            await self._each(sources + targets, self._learn(there))
+            await each(sources + targets, self._learn(there))
             return there
         for keys in (sources, targets):
             wanted = {*keys, *(key + SUFFIX for key in keys)}
@@ -171,23 +171,3 @@ class Changes:
                 there.pop(key, None)
 
         return learn
-
-    async def _each(self, keys: Sequence[str], action: Callable[[str], Any]) -> None:
-        """Several at a time; raises the first failure, after those under way have ended."""
-        failed: list[S3fsxError] = []
-        queue = iter(keys)
-
-        async def worker() -> None:
-            for key in queue:
-                if failed:
-                    return
-                try:
-                    await action(key)
-                except S3fsxError as e:
-                    failed.append(e)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(_AT_ONCE, len(keys))):
-                nursery.start_soon(worker)
-        if failed:
-            raise failed[0]

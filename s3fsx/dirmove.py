@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
-
-import trio
 
 from .changes import Change, Changes
 from .copies import copied_within, copy_object
@@ -22,13 +20,13 @@ from .journal import JournalError
 from .listing import Listings
 from .objects import ObjectInfo
 from .pages import Pages
+from .several import each
 from .tree import Directory, File
 from .upload import Transfers
 from .version import Version
 
 log = logging.getLogger("s3fsx.dirmove")
 
-_AT_ONCE = 8
 # Seconds for taking the copies back; what is left then goes at the next mount.
 _TAKE_BACK = 120.0
 
@@ -183,7 +181,7 @@ class DirectoryMoves:
                 raise
             copies.open.discard(info.key)
 
-        await _each(pairs, copy)
+        await each(pairs, copy)
 
     async def _take_back(self, pairs: Pairs, copies: _Copies, change: Change, path: str) -> None:
         """Removes what we copied. Raises nothing: what cannot be judged or removed now is left to the next mount."""
@@ -210,7 +208,7 @@ class DirectoryMoves:
             await change.undo(left)
         try:
             with copied_within(_TAKE_BACK, path):
-                await _each(pairs, remove)
+                await each(pairs, remove)
         except S3fsxError as e:
             log.warning("%s: what was copied before the rename failed is removed by the next mount (%s)", path, e)
         if left:  # no more than these: what others make under the other names is theirs
@@ -232,24 +230,3 @@ class DirectoryMoves:
 def _same(copied: ObjectInfo, now: ObjectInfo) -> bool:
     """Both from listings: the times are as exact as the store has them."""
     return (copied.etag, copied.size, copied.modified) == (now.etag, now.size, now.modified)
-
-
-async def _each(items: Iterable[T], action: Callable[[T], Awaitable[None]]) -> None:
-    """Several at a time; raises the first failure, after those under way have ended."""
-    failed: list[S3fsxError] = []
-    queue = iter(items)
-
-    async def worker() -> None:
-        for item in queue:
-            if failed:
-                return
-            try:
-                await action(item)
-            except S3fsxError as e:
-                failed.append(e)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(_AT_ONCE):
-            nursery.start_soon(worker)
-    if failed:
-        raise failed[0]

@@ -13,17 +13,15 @@ import re
 import time
 from collections.abc import Iterable
 
-import trio
-
 from .errors import FileSystemError, NotFound, Rejected, S3fsxError
 from .layout import MAX_KEY
 from .objects import Payload, Store
+from .several import each
 from .tempnames import is_temporary
 
 log = logging.getLogger("s3fsx.protection")
 
 SUFFIX = ".protected"
-_AT_ONCE = 8
 _VZDUMP_DIRECTORY = re.compile(r"(^|/)vzdump-[^/]+\.tmp/[^/]+$")
 
 
@@ -156,19 +154,4 @@ class Protection:
         for key in names:
             if is_mark(key):
                 raise FileSystemError(errno.EPERM, f"{key}: what it protects stays where it is")
-        queue = iter(names)
-        failed: list[S3fsxError] = []
-
-        async def worker() -> None:
-            for key in queue:
-                try:
-                    if not failed:
-                        await self._require_unlocked(key)
-                except S3fsxError as e:
-                    failed.append(e)
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(_AT_ONCE):
-                nursery.start_soon(worker)
-        if failed:
-            raise failed[0]
+        await each(names, self._require_unlocked)

@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3options",
     ),
     "L1 resources": (
-        "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",
+        "several", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",
         "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3hidden",
         "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
     ),
