@@ -8,6 +8,7 @@ import os
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +72,7 @@ class Gate:
 
 
 @dataclass
-class Worker:
+class Worker(ABC):
     """One thread. busy_since: when the system call it is in began (monotonic), None outside of one."""
 
     name: str
@@ -92,9 +93,9 @@ class Worker:
 
     pause = 0.2  # seconds between two jobs
 
+    @abstractmethod
     def job(self) -> None:
         """One piece of work; an OSError is the mount's."""
-        raise NotImplementedError
 
     def loop(self) -> None:
         while not self.gate.over.is_set():
