@@ -79,6 +79,7 @@ class Content:
         self._transfers = transfers
         self._budget = budget
         self._schedule = schedule
+        self._capacity = schedule.capacity()
         self._limits = limits
         self._destination = destination
         # Enough to fill and send one part of the smallest legal size, see memory.py.
@@ -107,6 +108,19 @@ class Content:
         return self._buffer.read(0, HEAD_BYTES)
 
     # -- taking bytes in
+
+    def try_append(self, offset: int, data: bytes) -> bool:
+        """What nearly every write is: it goes on where the buffer ends, which has room for it. False: use ``write``."""
+        buffer = self._buffer
+        size = len(data)
+        if not self.loaded or offset != buffer.end or buffer.length + size > self._target():
+            return False
+        if buffer.room < size and not (size <= CHUNK and buffer.try_reserve()):
+            return False
+        buffer.write(buffer.length, data)
+        self._tail_sent = False
+        self.size = max(self.size, offset + size)
+        return True
 
     async def write(self, base: Version | None, offset: int, data: bytes) -> None:
         """All of data, or an error. base: the published version, where the content is not loaded yet."""
@@ -206,7 +220,7 @@ class Content:
 
     def _require_room(self, end: int) -> None:
         """A gap is sent as zeros: one that cannot fit fails before hours of them."""
-        if end > self._schedule.capacity():
+        if end > self._capacity:
             raise self._too_large()
 
     async def _dispatch(self) -> None:

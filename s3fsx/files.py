@@ -282,6 +282,11 @@ class Files:
             )
         return await handle.reader.read(offset, length)
 
+    def try_append(self, handle: Handle, offset: int, data: bytes) -> bool:
+        """A write that has nothing to wait for. False: use ``write``."""
+        writer = handle.file.writer
+        return writer is not None and handle.writable and writer.try_append(offset, data)
+
     async def write(self, handle: Handle, offset: int, data: bytes) -> int:
         writer = handle.file.writer
         if writer is None and handle.writable and handle.file.unlinked:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyfuse3
 
-from . import replies
+from . import replies, xattrs
 from .attributes import KEPT_BITS, Attributes
 from .callers import Callers
 from .errors import FileSystemError
@@ -303,6 +303,8 @@ class FileSystem(pyfuse3.Operations):
     @operation
     async def write(self, fh: int, off: int, buf: bytes) -> int:
         handle = self._handle(fh)
+        if self._files.try_append(handle, off, buf):
+            return len(buf)
         with self._callers.waits(handle.file.path, handle.opener):
             return await self._files.write(handle, off, buf)
 
@@ -367,19 +369,17 @@ class FileSystem(pyfuse3.Operations):
             self._usage = (used, now)
         return used
 
-    @operation
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if not self._policy.xattrs:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-        if not name.startswith(b"user."):  # asked before every write(2): security.capability
+        if not xattrs.is_ours(name):
             raise pyfuse3.FUSEError(errno.ENODATA)
-        node = self._node(inode)
-        if name == replies.LEGAL_HOLD and isinstance(node, File):
-            self._admit()
-            held = await self._files.legal_hold(node)
-            value = None if held is None else "on" if held else "off"
-        else:
-            value = replies.xattrs(node).get(bytes(name))
+        return await self._own_xattr(inode, name)
+
+    @operation
+    async def _own_xattr(self, inode: int, name: bytes) -> bytes:
+        self._admit()
+        value = await xattrs.get(self._files, self._node(inode), name)
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value.encode()
@@ -388,8 +388,7 @@ class FileSystem(pyfuse3.Operations):
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         if not self._policy.xattrs:
             return []
-        names = list(replies.xattrs(self._node(inode)))
-        return [*names, replies.LEGAL_HOLD] if names and self._listings.store.capabilities.object_lock else names
+        return xattrs.names(self._node(inode), object_lock=self._listings.store.capabilities.object_lock)
 
     @operation
     async def setxattr(self, inode: int, name: bytes, value: bytes, ctx: pyfuse3.RequestContext) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyfuse3
 import trio
 
-from . import __version__, kernel, lastwords
+from . import __version__, fuseloop, kernel, lastwords
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
 from .callers import Callers
@@ -350,6 +350,6 @@ async def _first(*events: trio.Event) -> None:
 async def _loop(scope: trio.CancelScope, ended: trio.Event) -> None:
     try:
         with scope:
-            await pyfuse3.main(_IDLE_TASKS, _TASKS)
+            await fuseloop.serve(_IDLE_TASKS, _TASKS)
     finally:
         ended.set()

@@ -66,7 +66,7 @@ class PartBuffer:
             self._crcs[index] = crc32(data, self._crcs[index])
         else:
             self._rewritten.add(index)
-        self.chunks[index][at : at + len(data)] = data
+        memoryview(self.chunks[index])[at : at + len(data)] = data  # a bytearray would copy data first
         self.length = max(self.length, position + len(data))
 
     def append_zeros(self, count: int) -> None:
@@ -96,8 +96,8 @@ class PartBuffer:
         if length % CHUNK:
             self._rewritten.add(keep - 1)
         for chunk in self.chunks[keep:]:
-            self._lease.budget.recycle(chunk)
             self._lease.give(CHUNK)
+            self._lease.budget.recycle(chunk)
         del self.chunks[keep:]
 
     def payload(self) -> Payload:

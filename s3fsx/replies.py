@@ -11,7 +11,6 @@ from .tree import File, Node
 _BLOCK = 4096
 # Proxmox and rsync read st_blocks * 512 as the space used: an object occupies its size.
 _SECTOR = 512
-LEGAL_HOLD = b"user.s3fsx.legal_hold"  # asked from the store, unlike ``xattrs``
 
 
 def entry(node: Node, life: float) -> pyfuse3.EntryAttributes:
@@ -58,15 +57,3 @@ def statvfs(capacity: int, used: int) -> pyfuse3.StatvfsData:
     reply.f_files = reply.f_ffree = reply.f_favail = 1 << 31
     reply.f_namemax = 255
     return reply
-
-
-def xattrs(node: Node) -> dict[bytes, str]:
-    """The read-only attributes of a published file, for browsing by hand."""
-    version = node.version if isinstance(node, File) else None
-    if version is None:
-        return {}
-    return {
-        b"user.s3fsx.key": version.key,
-        b"user.s3fsx.etag": version.etag,
-        b"user.s3fsx.storage_class": version.storage_class,
-    }

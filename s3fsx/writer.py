@@ -96,8 +96,17 @@ class Writer:
 
     # -- changing
 
+    def try_append(self, offset: int, data: bytes) -> bool:
+        """All of data, at the end of what was written, when nothing has to be waited for. False: use ``write``."""
+        if self._lock.locked() or self.error is not None or not self._content.try_append(offset, data):
+            return False
+        self._changed()
+        return True
+
     async def write(self, offset: int, data: bytes) -> None:
         """All of data or an error."""
+        if self.try_append(offset, data):
+            return
         try:
             self._lock.acquire_nowait()  # an uncontended acquire would still cost a pass through the scheduler
         except trio.WouldBlock:

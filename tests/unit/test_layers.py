@@ -30,7 +30,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "pages", "merge", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace", "files",
         "mirror",
     ),
-    "L3 kernel": ("mountpoint", "state", "kernel", "callers", "forget", "replies", "operation", "fuse"),
+    "L3 kernel": (
+        "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "fuse", "fuseloop",
+    ),
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "cli", "__main__",
     ),
@@ -46,7 +48,7 @@ HOMES: dict[str, set[str]] = {
     "diskcache": {"cache"},
     "isal": {"checksum"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
-    "pyfuse3": {"forget", "fuse", "replies", "operation", "mount"},
+    "pyfuse3": {"forget", "fuse", "fuseloop", "replies", "operation", "mount"},
     "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
 }
 # What a pure module has no business with.

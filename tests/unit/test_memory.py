@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from s3fsx.errors import FileSystemError
-from s3fsx.memory import Budget, Lease
+from s3fsx.memory import CHUNK, Budget, Lease
 
 
 async def take(lease: Lease, amount: int) -> None:
@@ -124,14 +124,23 @@ def test_a_part_under_way_counts_until_it_has_arrived_also_after_the_close() -> 
     assert (budget.held, budget.committed) == (0, 0)
 
 
-def test_chunks_are_recycled_up_to_a_bound() -> None:
-    budget = Budget(1 << 30)
+def test_chunks_are_recycled_within_the_budget_and_only_while_somebody_writes() -> None:
+    budget = Budget(8 * CHUNK)
     chunk = budget.new_chunk()
     budget.recycle(chunk)
+    assert budget.new_chunk() is not chunk
+    lease = budget.admit(CHUNK)
+    budget.recycle(chunk)
     assert budget.new_chunk() is chunk
+    lease.try_take(3 * CHUNK)
     for _ in range(100):
         budget.recycle(bytearray(0))
-    assert len(budget._spare) <= 16
+    assert len(budget._spare) == 5
+    lease.try_take(4 * CHUNK)
+    assert len(budget._spare) == 1
+    lease.give(7 * CHUNK)
+    lease.close()
+    assert not budget._spare
 
 
 @given(

@@ -1,0 +1,38 @@
+"""The read-only extended attributes of published files, for browsing by hand."""
+
+from __future__ import annotations
+
+from .files import Files
+from .tree import File, Node
+
+_PREFIX = b"user.s3fsx."
+_LEGAL_HOLD = _PREFIX + b"legal_hold"  # asked from the store
+
+
+def is_ours(name: bytes) -> bool:
+    """security.capability is not, for which the kernel asks before every write(2)."""
+    return name.startswith(_PREFIX)
+
+
+def _known(node: Node) -> dict[bytes, str]:
+    version = node.version if isinstance(node, File) else None
+    if version is None:
+        return {}
+    return {
+        _PREFIX + b"key": version.key,
+        _PREFIX + b"etag": version.etag,
+        _PREFIX + b"storage_class": version.storage_class,
+    }
+
+
+async def get(files: Files, node: Node, name: bytes) -> str | None:
+    """None where there is no such attribute."""
+    if name == _LEGAL_HOLD and isinstance(node, File):
+        held = await files.legal_hold(node)
+        return None if held is None else "on" if held else "off"
+    return _known(node).get(bytes(name))
+
+
+def names(node: Node, *, object_lock: bool) -> list[bytes]:
+    known = list(_known(node))
+    return [*known, _LEGAL_HOLD] if known and object_lock else known
