@@ -7,6 +7,7 @@ region; expat expands entities. A store that does such things would hold our thr
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
@@ -201,12 +202,18 @@ class Wire:
             raise
         return exchange
 
-    def in_full(self, exchange: Exchange, method: str, operation: str) -> Any:
-        """What botocore's client would return for this answer, or raise. The body of data is not read yet."""
+    def in_full(
+        self, exchange: Exchange, method: str, operation: str, parse: Callable[[bytes], Any] | None = None
+    ) -> Any:
+        """What botocore's client would return for this answer, or raise. The body of data is not read yet. parse: the
+        document of a success, instead of botocore, unless it raises ValueError."""
         try:
             model = self._client.meta.service_model.operation_model(operation)
             answer = exchange.for_botocore(method, self._url)
             check_content(answer, data=model.has_streaming_output, redirects=self.redirects)
+            if parse and answer.status_code == 200:
+                with contextlib.suppress(ValueError):
+                    return parse(answer.content)
             said = botocore.endpoint.convert_to_response_dict(answer, model)
             parsed = self._parse(said, model.output_shape)
         except BaseException:

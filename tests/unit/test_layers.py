@@ -18,7 +18,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
         "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
-        "s3options", "s3sign",
+        "s3options", "s3sign", "s3xml",
     ),
     "L1 resources": (
         "several", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",
