@@ -22,6 +22,7 @@ import botocore.exceptions
 
 from .s3errors import Redirected, Unusable
 from .s3http import Answer, AnswerIO, Plain, send
+from .s3tls import TlsReuse
 
 # Bytes of one answer that is not an object's data. The largest honest one is a listing of 1000 keys of 1024 bytes, each
 # percent-encoded to 3072: 3.5 MiB.
@@ -179,8 +180,10 @@ class Wire:
             session._setup_ssl_cert(self._pool, url, session._verify)
             self._sending, self._silence = client.meta.config.connect_timeout, client.meta.config.read_timeout
             self._parse = client._response_parser.parse
+            tls = url.startswith("https:")
+            self._tls = TlsReuse(session._manager.connection_pool_kw["ssl_context"]) if tls else None
             _ = self._pool._get_conn, self._pool._put_conn, self._pool._validate_conn
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise Unfit(f"this version of botocore or urllib3 is another one: {error}") from None
 
     def ask(self, method: str, head: bytes, blocks: Iterable[bytes | memoryview]) -> Exchange:
@@ -188,8 +191,9 @@ class Wire:
         idle one that the store has closed is found out before, and if it closes just then, the request has failed."""
         connection = self._pool._get_conn()
         exchange = Exchange(self._pool, connection)
+        new = connection.sock is None
         try:
-            if connection.sock is None:
+            if new:
                 self._pool._validate_conn(connection)  # connects where it is TLS
                 if connection.sock is None:
                     connection.connect()
@@ -197,6 +201,8 @@ class Wire:
             send(connection.sock, head, blocks)
             exchange.answer = Answer(connection.sock, self._seconds(method), self._silence)
             exchange.plain = exchange.answer.head()
+            if new and self._tls:
+                self._tls.keep(connection.sock)
         except BaseException:
             exchange.end(reuse=False)
             raise
