@@ -19,8 +19,9 @@ from .errors import S3fsxError
 from .s3answers import signed
 from .s3errors import Unproven, from_answer, from_failure, no_document, seconds_to_wait
 from .s3lanes import METADATA_THREADS
+from .s3lean import LeanClient
 from .s3options import S3Options
-from .s3wire import limit_content, limit_time
+from .s3wire import Wire, limit_content, limit_time
 
 ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no
 
@@ -95,9 +96,16 @@ class ClientMaker:
         )
         # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
-        limit_content(client, redirects=is_aws(options.endpoint))
-        limit_time(client, partial(self._longest, name))
-        return client
+        redirects, longest = is_aws(options.endpoint), partial(self._longest, name)
+        limit_content(client, redirects=redirects)
+        limit_time(client, longest)
+        return LeanClient(
+            client,
+            options.bucket,
+            self._session.get_credentials,
+            lambda url: Wire(client, url, longest, redirects=redirects),
+            sign_payload=name != "unsigned",
+        )
 
     def _longest(self, name: str, method: str) -> float:
         """Seconds for a whole answer: no attempt lasts longer than its operation may, so that an operation, which waits

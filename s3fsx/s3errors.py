@@ -143,6 +143,12 @@ _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
     ("FlexibleChecksumError", Corrupted, "the answer's checksum is wrong"),
     ("ProxyConnectionError", ConnectionFailed, "the proxy cannot be reached"),
     ("SSLError", ConnectionFailed, "TLS"),
+    ("CertificateError", ConnectionFailed, "TLS"),  # urllib3 1.26's of a wrong host name
+    (
+        "NewConnectionError",
+        ConnectionFailed,
+        "cannot connect",
+    ),  # urllib3's, some versions of which have it below the next
     ("ConnectTimeoutError", ConnectionFailed, "no connection in time"),
     ("ReadTimeoutError", ConnectionFailed, "no answer in time"),
     ("EndpointConnectionError", ConnectionFailed, "cannot connect"),
@@ -154,6 +160,7 @@ _FAILURES: tuple[tuple[str, type[S3fsxError], str], ...] = (
     ("UnicodeError", Rejected, "not a valid name"),
     ("HTTPError", ConnectionFailed, ""),  # urllib3's base
     ("HTTPException", ConnectionFailed, ""),
+    ("TimeoutError", ConnectionFailed, "no answer in time"),
     ("OSError", ConnectionFailed, ""),
 )
 _FAILED_FOR_GOOD = (
@@ -209,7 +216,7 @@ def from_failure(what: str, kinds: Sequence[str], reason: str) -> S3fsxError:
     for name, kind, lead in _FAILURES:
         if name not in kinds:
             continue
-        if name == "SSLError":
+        if name in ("SSLError", "CertificateError"):
             for sign, advice in _FAILED_FOR_GOOD:
                 if sign in reason.lower():
                     return Rejected(one_line(f"{what}: {advice}"))

@@ -7,17 +7,22 @@ region; expat expands entities. A store that does such things would hold our thr
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import botocore.awsrequest
+import botocore.endpoint
+import botocore.exceptions
 
 from .s3errors import Redirected, Unusable
+from .s3http import Answer, AnswerIO, Plain, send
+from .s3tls import TlsReuse
 
 # Bytes of one answer that is not an object's data. The largest honest one is a listing of 1000 keys of 1024 bytes, each
 # percent-encoded to 3072: 3.5 MiB.
@@ -98,24 +103,30 @@ def limit_content(client: Any, *, redirects: bool) -> None:
     region of the bucket."""
     session = client._endpoint.http_session
 
-    def send(request: Any, **_: Any) -> Any:
+    def checked(request: Any, **_: Any) -> Any:
         data, request.stream_output = request.stream_output, True  # or the session reads all of it
         answer = session.send(request)
-        if answer.status_code < 200:  # an interim answer, which http.client takes for the final one
-            answer.raw.close()
-            raise Unusable(f"status {answer.status_code}")
-        if answer.status_code // 100 == 3 and not redirects:
-            answer.raw.close()
-            where = answer.headers.get(_LOCATION) or answer.headers.get("x-amz-bucket-region") or "somewhere else"
-            raise Redirected(f"redirected ({answer.status_code}) to {where}, not followed: check endpoint and region")
-        if not data or answer.status_code >= 300:
-            body = _whole(answer.raw)
-            if answer.status_code < 300 and not _DOCUMENT.match(body):  # a portal's page to log in, to anything we ask
-                raise Unusable("it is no document of S3")
-            answer.raw = _Read(body)
+        check_content(answer, data=data, redirects=redirects)
         return answer
 
-    client.meta.events.register("before-send.s3", send)
+    client.meta.events.register("before-send.s3", checked)
+
+
+def check_content(answer: Any, *, data: bool, redirects: bool) -> None:
+    """See ``limit_content``. answer: botocore's, whose body is not read yet; afterwards only that of data is not."""
+    if answer.status_code < 200:  # an interim answer, which http.client takes for the final one
+        answer.raw.close()
+        raise Unusable(f"status {answer.status_code}")
+    if answer.status_code // 100 == 3 and not redirects:
+        answer.raw.close()
+        told = (answer.headers.get(name) for name in (_LOCATION, "location", "x-amz-bucket-region"))
+        where = next(filter(None, told), "somewhere else")
+        raise Redirected(f"redirected ({answer.status_code}) to {where}, not followed: check endpoint and region")
+    if not data or answer.status_code >= 300:
+        body = _whole(answer.raw)
+        if answer.status_code < 300 and not _DOCUMENT.match(body):  # a portal's page to log in, to anything we ask
+            raise Unusable("it is no document of S3")
+        answer.raw = _Read(body)
 
 
 class _Read:
@@ -143,3 +154,155 @@ def _whole(raw: Any) -> bytes:
     if body.count(b"<") > MOST_TAGS:
         raise Unusable(f"more than {MOST_TAGS} tags in it")
     return bytes(body)
+
+
+class Unfit(Exception):
+    """Here requests are botocore's to make; the text says why."""
+
+
+class Wire:
+    """A client's own connections, for requests that are made without it, and its own reading of every answer that is
+    not plain: what such an answer means is decided in one place.
+
+    seconds(method), redirects: as for the limits above. Raises Unfit, where there is a proxy or botocore is another.
+    """
+
+    def __init__(self, client: Any, url: str, seconds: Callable[[str], float], *, redirects: bool) -> None:
+        self._client = client
+        self._url = url
+        self._seconds = seconds
+        self.redirects = redirects
+        try:
+            session = client._endpoint.http_session
+            if session._proxy_config.proxy_url_for(url):
+                raise Unfit("there is a proxy")
+            self._pool = session._manager.connection_from_url(url)
+            session._setup_ssl_cert(self._pool, url, session._verify)
+            self._sending, self._silence = client.meta.config.connect_timeout, client.meta.config.read_timeout
+            self._parse = client._response_parser.parse
+            tls = url.startswith("https:")
+            self._tls = TlsReuse(session._manager.connection_pool_kw["ssl_context"]) if tls else None
+            _ = self._pool._get_conn, self._pool._put_conn, self._pool._validate_conn
+        except (AttributeError, KeyError, TypeError) as error:
+            raise Unfit(f"this version of botocore or urllib3 is another one: {error}") from None
+
+    def ask(self, method: str, head: bytes, blocks: Iterable[bytes | memoryview]) -> Exchange:
+        """Sends a request on an idle connection, or a new one, and reads the head of its answer. As with botocore an
+        idle one that the store has closed is found out before, and if it closes just then, the request has failed."""
+        connection = self._pool._get_conn()
+        exchange = Exchange(self._pool, connection)
+        new = connection.sock is None
+        try:
+            if new:
+                self._pool._validate_conn(connection)  # connects where it is TLS
+                if connection.sock is None:
+                    connection.connect()
+            connection.sock.settimeout(self._sending)
+            send(connection.sock, head, blocks)
+            exchange.answer = Answer(connection.sock, self._seconds(method), self._silence)
+            exchange.plain = exchange.answer.head()
+            if new and self._tls:
+                self._tls.keep(connection.sock)
+        except BaseException:
+            exchange.end(reuse=False)
+            raise
+        return exchange
+
+    def in_full(
+        self, exchange: Exchange, method: str, operation: str, parse: Callable[[bytes], Any] | None = None
+    ) -> Any:
+        """What botocore's client would return for this answer, or raise. The body of data is not read yet. parse: the
+        document of a success, instead of botocore, unless it raises ValueError."""
+        try:
+            model = self._client.meta.service_model.operation_model(operation)
+            answer = exchange.for_botocore(method, self._url)
+            check_content(answer, data=model.has_streaming_output, redirects=self.redirects)
+            if parse and answer.status_code == 200:
+                with contextlib.suppress(ValueError):
+                    return parse(answer.content)
+            said = botocore.endpoint.convert_to_response_dict(answer, model)
+            parsed = self._parse(said, model.output_shape)
+        except BaseException:
+            exchange.end(reuse=False)
+            raise
+        if answer.status_code >= 300:
+            raise botocore.exceptions.ClientError(parsed, operation)
+        return parsed
+
+
+class Exchange:
+    """A request that was sent, and its answer. ``end`` gives the connection back; what is read to its end has ended.
+
+    plain: the head, None where http.client has to read it.
+    """
+
+    def __init__(self, pool: Any, connection: Any) -> None:
+        self._pool = pool
+        self._connection = connection
+        self.answer: Answer
+        self.plain: Plain | None = None
+
+    def read(self, length: int) -> bytearray:
+        """The body, of a plain answer."""
+        try:
+            data = self.answer.read(length)
+        except BaseException:
+            self.end(reuse=False)
+            raise
+        self.end(reuse=len(data) == length and not self.answer.came and self.plain is not None and self.plain.reusable)
+        return data
+
+    def end(self, *, reuse: bool) -> None:
+        """reuse: the answer was read to its end, and the other side goes on. Harmless when repeated."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if not reuse:
+            connection.close()
+        self._pool._put_conn(connection)
+
+    def for_botocore(self, method: str, url: str) -> Any:
+        """The answer as botocore's session would give it."""
+        self.answer.unread_head()
+        response = http.client.HTTPResponse(_Begun(self.answer), method=method)  # type: ignore[arg-type]
+        response.begin()
+        headers: dict[str, str] = {}
+        for name, value in response.getheaders():
+            name = name.lower()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return botocore.awsrequest.AWSResponse(url, response.status, headers, _Raw(self, response))
+
+
+class _Begun:
+    """Of a socket, what http.client wants of it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+
+    def makefile(self, _: str) -> io.BufferedReader:
+        return io.BufferedReader(AnswerIO(self._answer))
+
+
+class _Raw:
+    """The body of an answer as botocore reads it."""
+
+    def __init__(self, exchange: Exchange, response: http.client.HTTPResponse) -> None:
+        self._exchange = exchange
+        self._response = response
+
+    def read(self, amount: int | None = None) -> bytes:
+        try:
+            data = self._response.read(amount)
+        except BaseException:
+            self.close()
+            raise
+        if self._response.isclosed():
+            self._exchange.end(reuse=not self._response.will_close)
+        return data
+
+    def stream(self, size: int | None = None) -> Iterator[bytes]:
+        while block := self.read(size):
+            yield block
+
+    def close(self) -> None:
+        self._exchange.end(reuse=False)

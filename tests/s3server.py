@@ -106,6 +106,10 @@ class S3Server:
 
     def new_client(self, access_key: str | None = None, secret_key: str | None = None) -> Any:
         """The caller closes it: a socket left to the garbage collector is a warning, and a warning is an error."""
+        wanted: dict[str, Any] = {
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
         config = Config(
             s3={"addressing_style": "path"},
             signature_version="s3v4",
@@ -113,8 +117,7 @@ class S3Server:
             read_timeout=30,
             retries={"max_attempts": 1},
             max_pool_connections=32,
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
+            **{name: value for name, value in wanted.items() if name in Config.OPTION_DEFAULTS},  # botocore >= 1.36
         )
         return boto3.client(
             "s3",

@@ -13,11 +13,13 @@ from s3fsx.endpoint import Endpoint
 from s3fsx.objects import Capabilities, Store
 from s3fsx.probe import probe
 from s3fsx.s3 import S3Store
+from s3fsx.s3lean import LeanClient
 from s3fsx.s3options import S3Options
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server
 
-KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw)]
+# The last: RGW with all requests made by boto3, as where the situation is not a usual one.
+KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw), pytest.param("boto3", marks=pytest.mark.rgw)]
 
 
 def options(server: S3Server, bucket: str) -> S3Options:
@@ -51,11 +53,13 @@ _probed: dict[str, Capabilities] = {}  # per kind of server, for the session
 
 
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     if request.param == "fake":
         yield FakeStore()
         return
-    server: S3Server = request.getfixturevalue(request.param)
+    if request.param == "boto3":
+        monkeypatch.setattr(LeanClient, "_learnt", lambda _: None)
+    server: S3Server = request.getfixturevalue("rgw" if request.param == "boto3" else request.param)
     bucket = server.make_bucket("contract")
     async with contextlib.AsyncExitStack() as stack:
         real = await stack.enter_async_context(S3Store(options(server, bucket), Endpoint()))

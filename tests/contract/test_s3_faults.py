@@ -410,3 +410,100 @@ async def test_parts_in_parallel(place: Place) -> None:
         await store.complete_upload("k", upload, parts)
         for n in range(6):
             assert await store.get_range("k", n * MIN_PART, 2, etag="") == bytes([n]) * 2
+
+
+# Connections that are kept.
+
+
+class KeepAlive:
+    """Answers PUT and GET, of one byte; tells which connection each request came on.
+
+    hang_up: what it does on a connection that had a request: "when idle" right after the answer, "when asked" when the
+    next request has come.
+    """
+
+    def __init__(self, hang_up: str = "") -> None:
+        self.hang_up = hang_up
+        self.requests: list[tuple[int, str]] = []
+        self.closed = threading.Event()
+        self.url = ""
+
+    def _serve(self, number: int, client: socket.socket) -> None:
+        with client, client.makefile("rb") as stream:
+            count = 0
+            while line := stream.readline():
+                size = 0
+                while (field := stream.readline()) not in (b"\r\n", b""):
+                    if field.lower().startswith(b"content-length:"):
+                        size = int(field.split(b":")[1])
+                stream.read(size)
+                self.requests.append((number, line.split()[0].decode()))
+                count += 1
+                if self.hang_up == "when asked" and count == 2 and number == 0:
+                    return
+                tag = b'ETag: "0cc175b9c0f1b6a831c399e269772661"\r\nx-amz-request-id: 1\r\n'
+                body = b"a" if line.startswith(b"GET") else b""
+                client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(body) + tag + b"\r\n" + body)
+                if self.hang_up == "when idle":
+                    break
+        self.closed.set()
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            threads: list[threading.Thread] = []
+
+            def accept() -> None:
+                while True:
+                    try:
+                        client, _ = server.accept()
+                    except OSError:
+                        return
+                    client.settimeout(20)
+                    threads.append(threading.Thread(target=self._serve, args=(len(threads), client)))
+                    threads[-1].start()
+
+            thread = threading.Thread(target=accept)
+            thread.start()
+            yield f"http://127.0.0.1:{server.getsockname()[1]}"
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for thread in threads:
+                thread.join(10)
+
+
+def one_at_a_time(url: str) -> S3Store:
+    return S3Store(S3Options("b", url, access_key="a", secret_key="b", attempts=1), Endpoint())
+
+
+async def test_a_connection_is_used_again() -> None:
+    server = KeepAlive()
+    with server.running() as url:
+        async with one_at_a_time(url) as store:
+            for _ in range(3):
+                await store.put("k", Payload.of(b"a"), metadata={})
+                assert await store.get_range("k", 0, 1, etag="") == b"a"
+    assert server.requests == [(0, "PUT"), (0, "GET")] * 3
+
+
+async def test_a_connection_that_the_store_has_closed_meanwhile_fails_no_request() -> None:
+    server = KeepAlive("when idle")
+    with server.running() as url:
+        async with one_at_a_time(url) as store:
+            for _ in range(3):
+                server.closed.clear()
+                await store.put("k", Payload.of(b"a"), metadata={})
+                assert await trio.to_thread.run_sync(server.closed.wait, 10)
+    assert server.requests == [(0, "PUT"), (1, "PUT"), (2, "PUT")]
+
+
+async def test_a_request_that_the_store_had_is_not_sent_again_behind_the_endpoints_back() -> None:
+    """It may have had its effect: only who made it knows whether it can be repeated."""
+    server = KeepAlive("when asked")
+    with server.running() as url:
+        async with one_at_a_time(url) as store:
+            await store.put("k", Payload.of(b"a"), metadata={})
+            with one_clear_line(ConnectionFailed, "PUT k", "closed connection without response"):
+                await store.put("k", Payload.of(b"a"), metadata={})
+            await store.put("k", Payload.of(b"a"), metadata={})
+    assert server.requests == [(0, "PUT"), (0, "PUT"), (1, "PUT")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -12,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
 from s3fsx.endpoint import Endpoint
 from s3fsx.errors import ConnectionFailed, Rejected, S3fsxError
+from s3fsx.objects import Payload
 from s3fsx.s3 import S3Store
 from s3fsx.s3options import S3Options
+from s3fsx.s3tls import TlsReuse
 from tests.faultproxy import FaultProxy, Rule
 from tests.hostile import answer, listing
 from tests.s3server import S3Server
@@ -187,3 +191,71 @@ async def test_rgw(rgw: S3Server) -> None:
     for settings in ({"ca_file": str(rgw.ca_file)}, {"verify_tls": False}):
         async with S3Store(S3Options(bucket, rgw.tls_endpoint, **given, **settings), Endpoint()) as made:
             assert (await made.list_page("")).objects == ()
+
+
+@pytest.fixture
+def handshakes(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of this process: whether each resumed a session."""
+    made: list[bool] = []
+    shake = ssl.SSLSocket.do_handshake
+
+    def watched(self: ssl.SSLSocket, *args: Any) -> None:
+        shake(self, *args)
+        made.append(bool(self.session_reused))
+
+    monkeypatch.setattr(ssl.SSLSocket, "do_handshake", watched)
+    return made
+
+
+def drop_connections(made: S3Store, client: str) -> None:
+    """The idle ones, as a store does after a while."""
+    lean = made._requests.client(client)._learnt()
+    assert lean is not None
+    pool = lean[1]._pool
+    idle = [pool.pool.get(block=False) for _ in range(pool.pool.qsize())]
+    for connection in idle:
+        if connection is not None:
+            connection.close()
+        pool.pool.put(connection)
+
+
+@pytest.mark.rgw
+async def test_a_second_connection_resumes_the_session(rgw: S3Server, handshakes: list[bool]) -> None:
+    assert rgw.tls_endpoint is not None
+    given: dict[str, Any] = {"access_key": rgw.access_key, "secret_key": rgw.secret_key, "ca_file": str(rgw.ca_file)}
+    async with S3Store(S3Options(rgw.make_bucket("tls"), rgw.tls_endpoint, **given), Endpoint()) as made:
+        await made.put("k", Payload.of(b"body"), metadata={})
+        for _ in range(3):
+            drop_connections(made, "unsigned")
+            assert await made.get_range("k", 0, 4, etag="") == b"body"
+    assert handshakes == [False, True, True, True]
+
+
+@pytest.mark.rgw
+async def test_a_hundred_parts_need_as_many_handshakes_as_connections(rgw: S3Server, handshakes: list[bool]) -> None:
+    assert rgw.tls_endpoint is not None
+    given: dict[str, Any] = {"access_key": rgw.access_key, "secret_key": rgw.secret_key, "ca_file": str(rgw.ca_file)}
+    async with S3Store(S3Options(rgw.make_bucket("tls"), rgw.tls_endpoint, **given), Endpoint()) as made:
+        upload = await made.create_upload("k", metadata={})
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 101):
+                nursery.start_soon(made.upload_part, "k", upload, number, Payload.of(b"part"))
+        await made.abort_upload("k", upload)
+    assert len(handshakes) <= 1 + S3Options("b").max_uploads  # one to create and abort, one for each that runs at once
+
+
+def test_a_bundle_is_read_again_only_when_it_has_changed(authority: Path, tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    TlsReuse(context)
+    bundle = tmp_path / "bundle"
+    bundle.write_bytes((authority / "ca.crt").read_bytes())
+    for _ in range(2):
+        context.load_verify_locations(str(bundle))
+        assert len(context.get_ca_certs()) == 1
+    bundle.write_bytes((authority / "ca.crt").read_bytes() + (authority / "good.crt").read_bytes())
+    os.utime(bundle, (1, 1))
+    context.load_verify_locations(str(bundle))
+    assert context.cert_store_stats()["x509"] == 2
+    bundle.unlink()
+    with pytest.raises(FileNotFoundError):
+        context.load_verify_locations(str(bundle))

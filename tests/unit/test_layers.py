@@ -18,12 +18,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
         "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
-        "s3options",
+        "s3options", "s3sign", "s3xml",
     ),
     "L1 resources": (
         "several", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",
-        "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3hidden",
-        "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
+        "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3http", "s3tls", "s3wire", "s3lean",
+        "s3client", "s3hidden", "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
@@ -44,7 +44,6 @@ ORDER = [module for modules in LAYERS.values() for module in modules]
 HOMES: dict[str, set[str]] = {
     "boto3": {"s3client"},
     "botocore": {"s3client", "s3wire"},
-    "urllib3": {"s3"},
     "diskcache": {"cache"},
     "isal": {"checksum"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
