@@ -56,10 +56,9 @@ def far(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, log_watch: LogWatch) -
 def test_many_ranges_and_many_parts_are_under_way_at_once(far: Mount, proxy: FaultProxy) -> None:
     data = os.urandom(MIB)
     parts = Far(0.7)
-    with proxy.fault(Rule(parts, {"PUT PART"})):
-        with open(far.path / "dump" / "a", "wb", buffering=0) as file:
-            for _ in range(SIZE // MIB):
-                assert file.write(data) == MIB
+    with proxy.fault(Rule(parts, {"PUT PART"})), open(far.path / "dump" / "a", "wb", buffering=0) as file:
+        for _ in range(SIZE // MIB):
+            assert file.write(data) == MIB
     assert START < parts.peak["PUT PART"] <= 16  # one would be enough for a store that answers at once
     ranges = Far(0.2)
     with proxy.fault(Rule(ranges, {"GET"}, key="dump/a")), open(far.path / "dump" / "a", "rb", buffering=0) as file:
