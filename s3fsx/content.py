@@ -24,18 +24,18 @@ from .tempnames import HEAD_BYTES
 from .upload import Transfers, Upload
 from .version import Version
 
+# Parts of one file that wait for a place beside those that fill all of them: the next one is there at once.
+_QUEUED = 2
 # Seconds between two attempts to get memory others could give up: a reader may have become idle meanwhile.
 _PRESS_AGAIN = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class WriteLimits:
-    """write: seconds a write may wait for memory; publish: seconds a publication may take;
-    in_flight: parts of one file under way at once."""
+    """write: seconds a write may wait for memory; publish: seconds a publication may take."""
 
     write: float
     publish: float
-    in_flight: int
 
 
 class Destination(Protocol):
@@ -230,7 +230,7 @@ class Content:
         upload = await self.begin()
         try:
             with trio.fail_after(self._limits.write):
-                await upload.room(self._limits.in_flight)
+                await upload.room(self._transfers.slots.limit + _QUEUED)
         except trio.TooSlowError:
             raise DeadlineExceeded(
                 f"{self._destination.path}: S3 took no part for {self._limits.write:.0f} s"

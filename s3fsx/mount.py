@@ -44,6 +44,7 @@ from .publisher import Publisher
 from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
+from .slots import Slots
 from .state import full_disk_is_trouble, identity, open_journal, source, state_directory, url
 from .status import serve_status, socket_path
 from .tree import Tree
@@ -97,7 +98,7 @@ class Mount:
         self.tree = Tree(_root_attrs(defaults), _NODES)
         self.listings = Listings(self.tree, layout, self.verified, cache, policy)
         protection = Protection(self.verified)
-        transfers = Transfers(self.verified, journal, spawn, protection)
+        transfers = Transfers(self.verified, journal, spawn, protection, slots=Slots(settings.max_uploads))
         publisher = Publisher(self.listings, transfers)
         changes = Changes(self.verified, journal, spawn, protection)
         self.namespace = Namespace(
@@ -116,7 +117,7 @@ class Mount:
             schedule(settings),
             spawn,
             FilePolicy(
-                WriteLimits(settings.write_deadline, settings.publish_deadline, settings.max_uploads + 2),
+                WriteLimits(settings.write_deadline, settings.publish_deadline),
                 min(settings.read_ahead, settings.memory_budget // 2),
                 settings.read_deadline,
                 settings.pending_limit,

@@ -100,6 +100,7 @@ class Reader:
         waiting = [fetch for fetch in fetches if not fetch.done.is_set()]
         if not waiting:
             return
+        self._window.starved()
         try:
             with trio.fail_after(self._deadline):
                 for fetch in waiting:

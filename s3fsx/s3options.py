@@ -32,7 +32,7 @@ class S3Options:
     storage_class: str = ""
     sse: str = ""
     sse_kms_key_id: str = ""
-    max_uploads: int = 4
+    max_uploads: int = 16
     max_downloads: int = 8
     connect_timeout: float = 5.0
     read_timeout: float = 30.0

@@ -188,7 +188,12 @@ class Settings:
         "growing: parts grow with the offset, so that 5 TiB fit. uniform: all the same size, which Cloudflare R2 "
         "insists on; a file then ends at 10 000 parts, 78 GiB with 8 MiB.",
     )
-    max_uploads: int = setting(4, values.integer(1, 64), "transfer", "Parts sent at the same time, over all files.")
+    max_uploads: int = setting(
+        16,
+        values.integer(1, 64),
+        "transfer",
+        "Parts sent at the same time, over all files, at most: it begins with 4 and takes more where that is faster.",
+    )
     max_downloads: int = setting(
         8, values.integer(1, 64), "transfer", "Ranges fetched at the same time, over all files."
     )

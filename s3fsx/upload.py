@@ -24,6 +24,7 @@ from .objects import WRITE_ID, ObjectInfo, Payload, Store, UploadedPart, UploadI
 from .parts import compare_parts, composite_etag, copy_ranges, up_to
 from .protection import Protection
 from .records import UploadRecord
+from .slots import Slots
 from .version import Version
 
 log = logging.getLogger("s3fsx.upload")
@@ -52,7 +53,7 @@ class UploadJournal(Protocol):
 class Transfers:
     """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
     before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
-    key. creating: keys an upload is asked for now. etags: of completed uploads."""
+    key. creating: keys an upload is asked for now. etags: of completed uploads. slots: for parts being sent."""
 
     store: Store
     journal: UploadJournal
@@ -61,6 +62,7 @@ class Transfers:
     strays: dict[str, UploadRecord] = field(default_factory=dict)
     creating: list[str] = field(default_factory=list)
     etags: CompositeEtags = field(default_factory=CompositeEtags)
+    slots: Slots = field(default_factory=Slots)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:
         """Something else is about to be published under ``key``: an object that an unfinished publication left there
@@ -140,7 +142,8 @@ class Upload:
         with trio.CancelScope() as scope:
             self._sending.add(scope)
             try:
-                self.parts[number] = await self._store.upload_part(self.key, self.record.upload_id, number, payload)
+                async with self._transfers.slots.transfer(payload.size):
+                    self.parts[number] = await self._store.upload_part(self.key, self.record.upload_id, number, payload)
             finally:
                 self._sending.discard(scope)
         if scope.cancelled_caught:

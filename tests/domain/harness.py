@@ -33,6 +33,7 @@ from s3fsx.parts import PartSchedule
 from s3fsx.protection import Protection
 from s3fsx.publisher import Publisher
 from s3fsx.recover import Recovery
+from s3fsx.slots import Slots
 from s3fsx.sumstore import DIRECTORY
 from s3fsx.tree import Directory, File, Tree
 from s3fsx.upload import Transfers
@@ -124,7 +125,7 @@ class Options:
     schedule: PartSchedule = field(default_factory=lambda: PartSchedule(8 * MIB, 32 * MIB))
     write_deadline: float = 120.0
     publish_deadline: float = 600.0
-    in_flight: int = 6
+    max_uploads: int = 4
     pending_limit: float = 3600.0
     rename_limit: int = 1000
     read_only: bool = False
@@ -159,7 +160,9 @@ class Domain:
         self.listings = Listings(
             self.tree, Layout(o.prefix), self.verified, self.cache, ListingPolicy(o.list_ttl, DEFAULTS)
         )
-        self.transfers = Transfers(self.verified, self.journal, self._spawn, Protection(self.verified))
+        self.transfers = Transfers(
+            self.verified, self.journal, self._spawn, Protection(self.verified), slots=Slots(o.max_uploads)
+        )
         self.publisher = Publisher(self.listings, self.transfers)
         self.changes = Changes(self.verified, self.journal, self._spawn, self.transfers.protection)
         self.namespace = Namespace(
@@ -178,7 +181,7 @@ class Domain:
             o.schedule,
             self._spawn,
             FilePolicy(
-                WriteLimits(o.write_deadline, o.publish_deadline, o.in_flight),
+                WriteLimits(o.write_deadline, o.publish_deadline),
                 o.read_ahead,
                 o.read_deadline,
                 o.pending_limit,

@@ -171,7 +171,7 @@ async def test_a_write_waits_for_a_place_among_the_parts_in_flight_until_its_dea
     make: Make, schedule: SmallSchedule
 ) -> None:
     store = FakeStore(min_part=4 * KIB)
-    mount = make(store, schedule=schedule, budget=1 * MIB, in_flight=2, write_deadline=30.0)
+    mount = make(store, schedule=schedule, budget=1 * MIB, max_uploads=2, write_deadline=30.0)
     store.hang("upload_part")
     handle = await mount.create("dump/a")
     with pytest.raises(DeadlineExceeded, match="S3 took no part for 30 s"):
@@ -184,9 +184,9 @@ async def test_a_write_waits_for_a_place_among_the_parts_in_flight_until_its_dea
 
 async def test_no_more_parts_in_flight_than_allowed(make: Make, schedule: SmallSchedule) -> None:
     store = FakeStore(min_part=4 * KIB, latency=(1.0, 3.0))
-    mount = make(store, schedule=schedule, budget=1 * MIB, in_flight=3)
+    mount = make(store, schedule=schedule, budget=1 * MIB, max_uploads=3)
     await mount.write("dump/a", pattern(20 * SMALL_PART))
-    assert store.peak["upload_part"] == 4  # the tail waits for nobody
+    assert store.peak["upload_part"] == 3
 
 
 async def test_publishing_ends_by_its_deadline(make: Make, schedule: SmallSchedule) -> None:

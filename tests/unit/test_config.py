@@ -303,7 +303,7 @@ def test_config_show_masks_secrets_and_names_origins() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert ["secret_key", "=", "****", "#", "S3FSX_SECRET_KEY"] in lines
     assert ["part_size", "=", "16MiB", "#", "-o"] in lines
-    assert ["max_uploads", "=", "4", "#", "default"] in lines
+    assert ["max_uploads", "=", "16", "#", "default"] in lines
     assert {line[0] for line in lines if line[0] != "#"} == set(SCHEMA)
 
 

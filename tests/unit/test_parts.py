@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from s3fsx.errors import ConfigError, TooLarge
+from s3fsx.mount import schedule as schedule_of
 from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
 from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, sent_again
+from s3fsx.settings import Settings
 
 MIB = 1 << 20
 sizes = st.integers(MIN_PART, MAX_PART)
@@ -178,3 +182,20 @@ def test_a_part_that_was_sent_again_is_the_announced_one() -> None:
     assert again(()) is None
     assert again((FIRST, FULLER), None) is None
     assert sent_again((OLD,), (), ANNOUNCED) is None
+
+
+def test_the_sizes_in_the_manual_are_those_of_the_schedule() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "TRANSFERS.md").read_text()
+    unit = {"MiB": 1 << 20, "GiB": 1 << 30}
+    rows = re.findall(r"^\| (\d+) (MiB|GiB) \| ([\d.]+) (MiB|GiB) \| (\d+) GiB \|$", text, re.MULTILINE)
+    assert len(rows) == 7
+    for budget, budget_unit, part, part_unit, largest in rows:
+        cut = schedule_of(Settings(memory_budget=int(budget) * unit[budget_unit]))
+        assert cut.size(MAX_PARTS) == float(part) * unit[part_unit]
+        assert cut.capacity() >> 30 == int(largest)
+    steps = re.findall(r"^\| ([\d ]+) to ([\d ]+) \| ([\d.]+) (MiB|GiB) \|", text, re.MULTILINE)
+    growing = PartSchedule(8 << 20, MAX_PART)
+    for first, last, size, size_unit in steps:
+        assert growing.size(int(first.replace(" ", ""))) == float(size) * unit[size_unit]
+        assert growing.size(int(last.replace(" ", ""))) == float(size) * unit[size_unit]
+    assert int(steps[-1][1].replace(" ", "")) == MAX_PARTS

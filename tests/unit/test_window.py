@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.window import BACK, FIRST, NEAR, Block, Plan, Window
+from s3fsx.window import BACK, FIRST, IDLE, NEAR, RUNS, Block, Plan, Window
 
 KIB = 1 << 10
 MIB = 1 << 20
@@ -18,11 +18,15 @@ HUGE = 100 * GIB
 
 
 class Caller:
-    """Does with plans what a reader does, and checks every promise of a plan on the way."""
+    """Does with plans what a reader does, and checks every promise of a plan on the way.
 
-    def __init__(self, window: Window, size: int) -> None:
+    starving: every read has to wait, as when the store is slower than the reader.
+    """
+
+    def __init__(self, window: Window, size: int, *, starving: bool) -> None:
         self.window = window
         self.size = size
+        self.starving = starving
         self.known: set[Block] = set()
         self.fetched: list[Block] = []
 
@@ -45,6 +49,8 @@ class Caller:
         self.fetched += [block for block in plan.need if block not in before] + list(plan.ahead)
         self.known = (before | {*plan.need, *plan.ahead}) - set(plan.drop)
         self.check()
+        if self.starving:
+            self.window.starved()
         return plan
 
     def check(self) -> None:
@@ -73,8 +79,10 @@ class Caller:
             self.read(offset, length)
 
 
-def caller(size: int, limit: int = 64 * MIB, *, first: int = 128 * KIB, block: int = 8 * MIB) -> Caller:
-    return Caller(Window(size, first=first, block=block, limit=limit), size)
+def caller(
+    size: int, limit: int = 64 * MIB, *, first: int = 128 * KIB, block: int = 8 * MIB, starving: bool = True
+) -> Caller:
+    return Caller(Window(size, first=first, block=block, limit=limit), size, starving=starving)
 
 
 def sequence(start: int, stop: int, step: int) -> list[tuple[int, int]]:
@@ -96,9 +104,11 @@ moves = st.lists(
 )
 
 
-@given(sizes, limits, moves)
-def test_any_reads_are_covered_by_few_disjoint_blocks(size: int, limit: int, steps: list[tuple[str, int, int]]) -> None:
-    reader = caller(size, limit)
+@given(sizes, limits, moves, st.booleans())
+def test_any_reads_are_covered_by_few_disjoint_blocks(
+    size: int, limit: int, steps: list[tuple[str, int, int]], starving: bool
+) -> None:
+    reader = caller(size, limit, starving=starving)
     position = 0
     for kind, number, length in steps:
         if kind == "shrink":
@@ -110,7 +120,7 @@ def test_any_reads_are_covered_by_few_disjoint_blocks(size: int, limit: int, ste
             plan = reader.read(offset, length)
             position = offset + length
             held = sum(block.length for block in reader.known - set(plan.need))
-            assert held <= NEAR + limit + 2 * 8 * MIB
+            assert held <= RUNS * (NEAR + limit + 2 * 8 * MIB)
             assert sum(block.length for block in plan.ahead) <= limit + 8 * MIB
 
 
@@ -204,16 +214,16 @@ def test_requests_that_overtake_each_other_are_still_sequential(span: int, seed:
 @given(st.lists(st.integers(0, HUGE // (4 * KIB) - 1), min_size=1, max_size=50))
 def test_a_random_reader_fetches_one_small_block_per_read(pages: list[int]) -> None:
     reader = caller(HUGE)
-    previous: int | None = None
+    places: list[int] = []
     for page in pages:
         offset = page * 4 * KIB
-        if previous is None or abs(offset - previous) > NEAR + MIB:
+        if all(abs(offset - place) > NEAR + MIB for place in places):
             before = reader.cost
             plan = reader.read(offset, 4 * KIB)
             assert plan.ahead == ()
             assert reader.cost - before <= 128 * KIB
-            previous = offset
-    assert reader.window.planned <= 128 * KIB
+            places.append(offset)
+    assert reader.window.planned <= RUNS * 128 * KIB
 
 
 @pytest.mark.parametrize("stride", [512 * KIB, MIB, 3 * MIB])
@@ -231,12 +241,99 @@ def test_random_reads_in_a_small_area_cost_little_more_than_that_area() -> None:
     assert reader.cost <= 6 * MIB  # for 500 reads in 2 MiB
 
 
-def test_a_far_seek_starts_small_again_and_frees_the_old_place() -> None:
+def test_a_far_seek_starts_small_again_and_frees_the_old_place_once_it_is_no_glance() -> None:
     reader = caller(HUGE)
     reader.read_all(sequence(0, 100 * MIB, 128 * KIB))
     old = set(reader.known)
-    plan = reader.read(50 * GIB, 4 * KIB)
-    assert plan == Plan(need=(Block(50 * GIB, 128 * KIB),), drop=tuple(sorted(old)))
+    assert reader.read(50 * GIB, 4 * KIB) == Plan(need=(Block(50 * GIB, 128 * KIB),))
+    reader.read_all(sequence(50 * GIB + 4 * KIB, 50 * GIB + IDLE + MIB, 4 * KIB))
+    assert not old & reader.known
+    assert reader.window.ahead > 0
+
+
+def test_one_that_looks_elsewhere_now_and_then_is_still_a_sequential_reader() -> None:
+    size = 300 * MIB
+    reader = caller(HUGE)
+    places = random.Random(3)
+    glances = 0
+    for offset, length in sequence(0, size, 128 * KIB):
+        reader.read(offset, length)
+        if places.random() < 0.05:
+            glances += 1
+            reader.read(50 * GIB + places.randrange(1000) * 10 * MIB, 4 * KIB)
+    assert reader.cost <= size + 64 * MIB + 8 * MIB + glances * 128 * KIB
+
+
+@given(
+    st.lists(st.integers(0, 30), min_size=2, max_size=RUNS, unique=True),
+    st.lists(st.integers(0, RUNS - 1), min_size=1, max_size=150),
+    st.sampled_from([64 * KIB, 128 * KIB, MIB]),
+    st.booleans(),
+)
+def test_several_streams_of_one_file_fetch_each_byte_once(
+    places: list[int], turns: list[int], step: int, starving: bool
+) -> None:
+    reader = caller(HUGE, starving=starving)
+    starts = [place * GIB for place in places]
+    fronts = list(starts)
+    latest = [0] * len(starts)
+    done = 0
+    for turn in turns:
+        lagging = min(range(len(starts)), key=lambda i: latest[i])
+        stream = lagging if done - latest[lagging] > IDLE - 4 * step else turn % len(starts)
+        reader.read(fronts[stream], step)
+        done += step
+        fronts[stream] += step
+        latest[stream] = done
+    counted = Counter[int]()
+    for block in reader.fetched:
+        counted.update(range(block.start // (128 * KIB), -(-block.end // (128 * KIB))))
+    assert set(counted.values()) == {1}
+    for start, front in zip(starts, fronts, strict=True):
+        read = front - start
+        ahead = sum(block.length for block in reader.fetched if start <= block.start < start + GIB) - read
+        assert ahead <= 2 * read + 4 * 128 * KIB
+
+
+def test_streams_that_read_ahead_share_the_limit() -> None:
+    reader = caller(HUGE)
+    for offset, length in sequence(0, 200 * MIB, 128 * KIB):
+        reader.read(offset, length)
+        reader.read(50 * GIB + offset, length)
+    assert reader.window.ahead == 32 * MIB
+    ahead = [sum(b.length for b in reader.known if b.start >= front) for front in (200 * MIB, 50 * GIB + 200 * MIB)]
+    assert max(ahead) - 50 * GIB <= 48 * MIB
+    reader.read_all(sequence(200 * MIB, 300 * MIB, 128 * KIB))  # the other one was left
+    assert reader.window.ahead == 64 * MIB
+    assert all(block.start < GIB for block in reader.known)
+
+
+def test_one_that_meets_another_stream_uses_what_it_has() -> None:
+    reader = caller(HUGE)
+    fetched = 0
+    for offset, length in sequence(0, 64 * MIB, 128 * KIB):
+        reader.read(offset, length)
+        reader.read(64 * MIB + offset, length)
+    fetched = reader.cost
+    assert fetched <= (128 + 64 + 8) * MIB
+
+
+def test_a_reader_that_never_waits_holds_two_blocks_and_one_that_does_the_limit() -> None:
+    reader = caller(GIB, starving=False)
+    reader.read_all(sequence(0, 200 * MIB, 128 * KIB))
+    assert reader.window.ahead == 16 * MIB
+    assert max(block.end for block in reader.known) <= 224 * MIB
+    reader.window.starved()
+    reader.window.starved()  # all the reads that wait for the same block
+    assert reader.window.ahead == 32 * MIB
+    reader.read_all(sequence(200 * MIB, 231 * MIB, 128 * KIB))
+    reader.window.starved()  # the longer distance has not been read through yet
+    assert reader.window.ahead == 32 * MIB
+    reader.read_all(sequence(231 * MIB, 233 * MIB, 128 * KIB))
+    reader.window.starved()
+    assert reader.window.ahead == 64 * MIB
+    reader.window.starved()
+    assert reader.window.ahead == 64 * MIB
 
 
 def test_a_jump_into_what_is_planned_already_uses_it() -> None:
