@@ -17,13 +17,14 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
-        "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
-        "s3options",
+        "parts", "window", "blockformat", "blockpolicy", "tempnames", "nodecopy", "survey", "values", "settings",
+        "aliases", "mountopts", "configdoc", "s3options",
     ),
     "L1 resources": (
-        "several", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",
-        "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3hidden",
-        "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status", "lastwords",
+        "several", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer",
+        "patience", "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3wire", "s3client", "s3hidden",
+        "s3calls", "s3", "sumstore", "verified", "cache", "blockfile", "blockcache", "journal", "status",
+        "lastwords",
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
