@@ -45,6 +45,7 @@ class _Descriptor:
     def __init__(self, path: str, flags: int) -> None:
         self.number = -1
         self.number = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, _MODE)
+        os.posix_fadvise(self.number, 0, 0, os.POSIX_FADV_RANDOM)
 
     def __del__(self) -> None:
         if self.number >= 0:

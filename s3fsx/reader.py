@@ -73,8 +73,10 @@ class Reader:
         end = min(offset + length, self.version.size)
         if offset >= end:
             return b""
-        if self._cached is not None and (known := await self._cached.read(offset, end - offset)) is not None:
-            return known
+        if self._cached is not None:
+            self._cached.passes(offset, end)
+            if not self._window.holds(offset, end) and (known := await self._cached.read(offset, end)) is not None:
+                return known
         plan = self._window.read(offset, length)
         for block in plan.drop:
             self._drop(block)
