@@ -204,8 +204,9 @@ class BlockCache:
     # -- what a reader calls
 
     def file(self, path: str, identity: Identity) -> CachedFile | None:
-        """For a file of the mount that is opened for reading; None where its directory is not cached."""
-        if self.why_off or not path.startswith(self._below) or not (identity.etag and identity.size):
+        """For a file of the mount that is opened for reading; None where its directory is not cached. What one request
+        fetches whole is not worth a file."""
+        if self.why_off or not path.startswith(self._below) or not identity.etag or identity.size <= GRAIN:
             return None
         name = identity.name
         if name in self._leaving:
@@ -279,7 +280,7 @@ class BlockCache:
     def put(self, entry: _Entry, start: int, data: bytes) -> None:
         if self.why_off or not entry.loaded.is_set():
             return
-        if all(entry.file.has(grain) for grain in entry.file.grains_in(start, len(data))):
+        if not entry.file.cost(entry.file.grains_in(start, len(data))):
             return
         if self._lease.held + len(data) > _QUEUE or not self._lease.try_take(len(data)):
             self.counters.dropped += len(data)
@@ -319,17 +320,18 @@ class BlockCache:
 
     async def _store(self, arrived: _Arrived, free: int) -> int:
         """free: as ``_free`` told last; returns what it tells now."""
-        victims = self._ledger.victims(len(arrived.data) + GRAIN, free)
+        file, start, view = arrived.entry.file, arrived.start, memoryview(arrived.data)
+        grains = file.grains_in(start, len(view))
+        victims = self._ledger.victims(file.cost(grains), free)
         if victims is None:
-            self.counters.dropped += len(arrived.data)
+            self.counters.dropped += len(view)
             return free
         gone = self._evict(victims)
-        file, start, view = arrived.entry.file, arrived.start, memoryview(arrived.data)
 
         def work() -> tuple[int, int]:
             self._delete(gone)
             grown = 0
-            for grain in file.grains_in(start, len(view)):
+            for grain in grains:
                 at = grain * GRAIN - start
                 grown += file.store(grain, view[at : at + file.length_of(grain)])
             return grown, self._free()

@@ -26,6 +26,7 @@ from .blockformat import (
 from .checksum import GRAIN, grain_count
 
 _MODE = 0o600
+_NEW = 2 * PAGE  # bytes of a file without grains: the header, and the first records
 
 
 class Damaged(Exception):
@@ -100,9 +101,6 @@ class BlockFile:
         self._file = file
         return True
 
-    def has(self, grain: int) -> bool:
-        return grain in self._grains
-
     def length_of(self, grain: int) -> int:
         return min(GRAIN, self.identity.size - grain * GRAIN)
 
@@ -155,6 +153,11 @@ class BlockFile:
         if found is not None:
             self._spare.append(found[0])
 
+    def cost(self, grains: range) -> int:
+        """Bytes that the file takes more, at most, when these are stored."""
+        missing = sum(_pages(self.length_of(grain)) for grain in grains if grain not in self._grains)
+        return missing + (_NEW if missing and self._file is None else 0)
+
     def store(self, grain: int, data: memoryview) -> int:
         """Blocks. How many bytes more the file takes. Raises OSError."""
         if grain in self._grains:
@@ -163,17 +166,21 @@ class BlockFile:
         if self._file is None:
             self._file = _Descriptor(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             _write(self._file, self._header, 0)
-            grows = 2 * PAGE  # and the records
+            grows = _NEW
         if self._spare:
             slot = self._spare.pop()
         else:
             slot, self._slots = self._slots, self._slots + 1
-            grows += -(-len(data) // PAGE) * PAGE
+            grows += _pages(len(data))
         crcs = unit_crcs(data)
         _write(self._file, data, slot_at(slot, self.identity.size))
         _write(self._file, pack_record(self._header, grain, crcs), record_at(slot))
         self._grains[grain] = (slot, crcs)
         return grows
+
+
+def _pages(size: int) -> int:
+    return -(-size // PAGE) * PAGE
 
 
 def _write(file: _Descriptor, data: bytes | memoryview, at: int) -> None:

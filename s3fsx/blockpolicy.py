@@ -44,6 +44,7 @@ class Ledger:
     Attributes:
         used: bytes of all of them.
         _sizes: bytes of each, the one that was not used for the longest time first.
+        _groups: the names of one key's versions, by what they have in common.
         _users: how often a version is in use; those that are not are absent.
     """
 
@@ -51,6 +52,7 @@ class Ledger:
         self.limit = limit
         self.used = 0
         self._sizes: OrderedDict[str, int] = OrderedDict()
+        self._groups: dict[str, set[str]] = {}
         self._users: dict[str, int] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -78,15 +80,21 @@ class Ledger:
     def grow(self, name: str, size: int) -> None:
         """``size`` more bytes of it are stored."""
         self._sizes[name] = self._sizes.get(name, 0) + size
+        self._groups.setdefault(group_of(name), set()).add(name)
         self.used += size
 
     def remove(self, name: str) -> None:
-        self.used -= self._sizes.pop(name, 0)
+        if name in self._sizes:
+            self.used -= self._sizes.pop(name)
+            group = self._groups[group_of(name)]
+            group.remove(name)
+            if not group:
+                del self._groups[group_of(name)]
 
     def others(self, name: str) -> list[str]:
         """Other versions of the same key that nobody uses."""
-        group = group_of(name)
-        return [other for other in self._free() if other != name and group_of(other) == group]
+        group = self._groups.get(group_of(name), ())
+        return [other for other in group if other != name and other not in self._users]
 
     def victims(self, size: int, free: int) -> list[str] | None:
         """What has to go so that ``size`` more bytes keep within the limit and ``free``, the bytes that may be taken

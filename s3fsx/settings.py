@@ -266,10 +266,10 @@ class Settings:
         "Limit of the block cache on disk: what was read at random places, kept for the next time. 0: none.",
     )
     block_cache_dirs: tuple[str, ...] = setting(
-        ("template", "images", "import", "snippets"),
+        ("template", "images", "import"),
         values.names(CONTENT_DIRS),
         "limits",
-        "Directories whose files are cached, with what is below them.",
+        "Directories whose files (above 1 MiB) are in the block cache, with what is below them.",
     )
     block_cache_reserve: int = setting(
         GIB,

@@ -44,7 +44,7 @@ def read(file: BlockFile, start: int, end: int) -> bytes | None:
     return None if spans is None else bytes(file.read(spans))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(bounds=st.lists(st.integers(0, SIZE), min_size=2, max_size=2, unique=True))
 def test_any_range_is_read_back(tmp_path_factory: pytest.TempPathFactory, bounds: list[int]) -> None:
     start, end = sorted(bounds)
@@ -90,7 +90,7 @@ def test_grains_that_are_whole(tmp_path: Path) -> None:
     assert list(file.grains_in(3 * GRAIN, SIZE - 3 * GRAIN - 1)) == []
 
 
-@settings(max_examples=150)
+@settings(max_examples=50)
 @given(at=st.integers(0, slot_at(4, SIZE) - 1), flip=st.integers(1, 255), length=st.integers(1, 20000))
 def test_a_changed_byte_is_a_miss_wherever_it_is(
     tmp_path_factory: pytest.TempPathFactory, at: int, flip: int, length: int
@@ -112,7 +112,7 @@ def test_a_changed_byte_is_a_miss_wherever_it_is(
             assert found in (None, DATA[start:end])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(length=st.integers(0, slot_at(4, SIZE)))
 def test_a_file_that_was_cut_anywhere_can_be_used_on(tmp_path_factory: pytest.TempPathFactory, length: int) -> None:
     directory = tmp_path_factory.mktemp("blocks")
