@@ -41,8 +41,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("s3fsx.blockcache")
 
-_INLINE = 128 << 10  # bytes that are read and verified in the loop: 50 us
 _LOOKS = 16  # rounds of the loop, 15 us each when it is idle
+_SMALL = 128 << 10  # bytes; more take the disk longer than that, and each look copies what has come
 _QUEUE = 16 << 20  # bytes on their way to the disk
 _THREADS = 4
 _PATIENCE = 5.0  # seconds a read waits for the disk
@@ -237,17 +237,17 @@ class BlockCache:
 
     async def _read(self, entry: _Entry, spans: list[Span]) -> bytes | memoryview | None:
         try:
-            if self._nowait and sum(span.length for span in spans) <= _INLINE:
-                for _ in range(_LOOKS):
-                    try:
-                        return entry.file.read(spans, self._nowait)
-                    except BlockingIOError:
-                        await trio.lowlevel.checkpoint()
-                    except OSError as e:
-                        if e.errno not in _NO_NOWAIT:
-                            raise
-                        self._nowait = 0
-                        break
+            looks = _LOOKS if sum(span.length for span in spans) <= _SMALL else 1
+            while self._nowait and looks:
+                try:
+                    return entry.file.read(spans, self._nowait)
+                except BlockingIOError:
+                    looks -= 1
+                    await trio.lowlevel.checkpoint()
+                except OSError as e:
+                    if e.errno not in _NO_NOWAIT:
+                        raise
+                    self._nowait = 0
             return await self._in_time(partial(entry.file.read, spans))
         except Damaged as e:
             entry.file.forget(e.grain)
