@@ -223,6 +223,7 @@ class BlockCache:
     def leave(self, entry: _Entry) -> None:
         if self._ledger.unuse(entry.name):
             del self._entries[entry.name]
+            entry.file.close()
 
     async def read(self, entry: _Entry, offset: int, end: int) -> bytes | memoryview | None:
         if not entry.loaded.is_set():

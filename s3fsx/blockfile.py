@@ -153,6 +153,11 @@ class BlockFile:
         if found is not None:
             self._spare.append(found[0])
 
+    def close(self) -> None:
+        """Nobody reads it any more; a thread that still does keeps the descriptor until it is done."""
+        self._file = None
+        self._grains = {}
+
     def cost(self, grains: range) -> int:
         """Bytes that the file takes more, at most, when these are stored."""
         missing = sum(_pages(self.length_of(grain)) for grain in grains if grain not in self._grains)
@@ -163,9 +168,10 @@ class BlockFile:
         if grain in self._grains:
             return 0
         grows = 0
-        if self._file is None:
-            self._file = _Descriptor(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            _write(self._file, self._header, 0)
+        file = self._file
+        if file is None:
+            file = self._file = _Descriptor(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            _write(file, self._header, 0)
             grows = _NEW
         if self._spare:
             slot = self._spare.pop()
@@ -173,8 +179,8 @@ class BlockFile:
             slot, self._slots = self._slots, self._slots + 1
             grows += _pages(len(data))
         crcs = unit_crcs(data)
-        _write(self._file, data, slot_at(slot, self.identity.size))
-        _write(self._file, pack_record(self._header, grain, crcs), record_at(slot))
+        _write(file, data, slot_at(slot, self.identity.size))
+        _write(file, pack_record(self._header, grain, crcs), record_at(slot))
         self._grains[grain] = (slot, crcs)
         return grows
 

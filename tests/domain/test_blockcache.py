@@ -419,6 +419,25 @@ async def test_nothing_waits_for_the_disk_and_writers_get_its_memory(node: Node)
         await mount.files.release(handle)
 
 
+async def test_a_file_that_is_closed_leaves_no_descriptor_to_the_garbage_collector(node: Node) -> None:
+    """The space of what is evicted would stay in use with it: seen on a full disk."""
+    data = pattern(5 * MIB)
+    node.store.poke("pve/" + ISO, data)
+    async with node.mounted() as mount:
+        handle = await opened_and_read(mount)
+        await stored(mount)
+        reader = handle.reader  # as a cycle would
+        assert reader is not None
+        assert open_below(node.directory) > 1
+        await mount.files.release(handle)
+        assert open_below(node.directory) == 1  # the lock
+
+
+def open_below(directory: Path) -> int:
+    links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return sum(1 for link in links if link.is_relative_to(directory))
+
+
 async def test_size_0_is_off_and_makes_nothing(node: Node) -> None:
     data = pattern(10 * MIB)
     node.store.poke("pve/" + ISO, data)

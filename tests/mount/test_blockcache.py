@@ -131,8 +131,12 @@ def test_a_disk_that_is_small_and_then_full(disk: Path, make_mount: MakeMount) -
         read_at_random(mount, i, path=f"template/iso/{i}.iso", data=pattern(12 * MIB, i))
     assert numbers(mount)["off"] == ""
     ballast.unlink()
-    read_at_random(mount, 1, path="template/iso/1.iso", data=pattern(12 * MIB, 1))
-    eventually(lambda: numbers(mount)["used"] > 0, "it stores again", 60)
+
+    def stores_again() -> bool:
+        read_at_random(mount, 1, path="template/iso/1.iso", data=pattern(12 * MIB, 1))
+        return bool(numbers(mount)["used"])
+
+    eventually(stores_again, "it stores again", 60)
 
 
 def test_the_default_reserve_leaves_a_small_disk_alone(disk: Path, make_mount: MakeMount) -> None:
