@@ -17,6 +17,8 @@ from typing import Any
 import trio
 
 from .attributes import Attributes, to_metadata
+from .blockcache import BlockCache
+from .blockformat import Identity
 from .content import WriteLimits
 from .errors import FileSystemError, NotSupported, S3fsxError
 from .layout import check_name
@@ -31,6 +33,7 @@ from .reader import Reader
 from .tempnames import is_temporary, predict
 from .tree import Directory, File
 from .upload import Transfers
+from .version import Version
 from .writer import Writer
 
 log = logging.getLogger("s3fsx.files")
@@ -114,6 +117,7 @@ class Files:
         schedule: PartSchedule,
         spawn: Callable[..., Any],
         policy: FilePolicy,
+        blocks: BlockCache | None,
     ) -> None:
         self._listings = listings
         self._tree = listings.tree
@@ -125,6 +129,7 @@ class Files:
         self._schedule = schedule
         self._spawn = spawn
         self._policy = policy
+        self._blocks = blocks
 
     # -- opening and closing
 
@@ -272,15 +277,20 @@ class Files:
         if handle.reader is None or handle.reader.version is not version:
             if handle.reader is not None:
                 handle.reader.close()
-            handle.reader = Reader(
-                self._transfers.store,
-                self._budget,
-                version,
-                self._spawn,
-                ahead=self._policy.read_ahead,
-                deadline=self._policy.read_deadline,
-            )
+            handle.reader = self._new_reader(file, version)
         return await handle.reader.read(offset, length)
+
+    def _new_reader(self, file: File, version: Version) -> Reader:
+        identity = Identity(version.key, version.etag, version.size)
+        return Reader(
+            self._transfers.store,
+            self._budget,
+            version,
+            self._spawn,
+            ahead=self._policy.read_ahead,
+            deadline=self._policy.read_deadline,
+            cached=self._blocks.file(file.path, identity) if self._blocks is not None else None,
+        )
 
     def try_append(self, handle: Handle, offset: int, data: bytes) -> bool:
         """A write that has nothing to wait for. False: use ``write``."""

@@ -17,6 +17,7 @@ import trio
 
 from . import __version__, fuseloop, kernel, lastwords
 from .attributes import Attributes, Defaults
+from .blockcache import BlockCache
 from .cache import MetadataCache
 from .callers import Callers
 from .changes import Changes
@@ -81,14 +82,17 @@ class Mount:
         store: S3Store,
         journal: Journal,
         cache: MetadataCache,
+        budget: Budget,
+        blocks: BlockCache,
         spawn: Callable[..., Any],
         mountpoint: str,
     ) -> None:
         self.settings = settings
         self.store = store
         self.verified = VerifiedStore(store, settings.prefix, reads=settings.verify_reads)
-        self.budget = Budget(settings.memory_budget)
+        self.budget = budget
         self.cache = cache
+        self.blocks = blocks
         self.started = time.time()
         defaults = Defaults(
             settings.file_mode & ~settings.umask, settings.dir_mode & ~settings.umask, settings.uid, settings.gid
@@ -122,6 +126,7 @@ class Mount:
                 settings.read_deadline,
                 settings.pending_limit,
             ),
+            blocks,
         )
         waiting = Waiting(self.listings, transfers, self.files.new_writer)
         self.mirror = Mirror(store, journal, settings.prefix, socket.gethostname())
@@ -176,6 +181,7 @@ class Mount:
             },
             "nodes": len(self.tree),
             "metadata_cache": {"hits": self.cache.hits, "misses": self.cache.misses},
+            "block_cache": self.blocks.snapshot(),
             "hidden_keys": sum(self.listings.hidden.values()),
             "errors": self.fuse.requests.errors,
         }
@@ -237,7 +243,16 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
             journal = await open_journal(settings, state_directory(settings))
             stack.callback(journal.close)
             cache = MetadataCache(os.path.join(settings.cache_dir, name), settings.cache_size)
-        stack.callback(cache.close)
+            stack.callback(cache.close)
+            budget = Budget(settings.memory_budget)
+            blocks = BlockCache(
+                os.path.join(settings.cache_dir, name, "blocks"),
+                settings.block_cache_size,
+                settings.block_cache_reserve,
+                settings.block_cache_dirs,
+                budget,
+            )
+        stack.callback(blocks.close)
         await store.list_page(settings.prefix, limit=1)
         if not settings.read_only:
             for note in (await probe(store, settings.prefix, multipart=False)).notes:
@@ -251,7 +266,7 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
         )
         failed: list[Exception] = []
         async with trio.open_nursery() as background:
-            mount = Mount(settings, store, journal, cache, _guarded(background), mountpoint)
+            mount = Mount(settings, store, journal, cache, budget, blocks, _guarded(background), mountpoint)
             try:
                 if not settings.read_only:
                     if journal.new:
@@ -316,6 +331,7 @@ async def _serve(
         background.start_soon(_kept, mount.files.janitor)
         background.start_soon(_kept, mount.callers.watch)
         background.start_soon(_kept, mount.cache.run)
+        background.start_soon(_kept, mount.blocks.run)
         if not settings.read_only:
             background.start_soon(_kept, mount.mirror.run)
         background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held)

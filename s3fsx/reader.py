@@ -12,6 +12,7 @@ from typing import Any
 
 import trio
 
+from .blockcache import CachedFile
 from .errors import Changed, DeadlineExceeded, NotFound, S3fsxError
 from .memory import Budget, Lease
 from .objects import Store
@@ -34,7 +35,8 @@ class _Fetch:
 
 
 class Reader:
-    """One open file. ``deadline``: seconds one read may take. ``ahead``: most bytes fetched ahead.
+    """One open file. ``deadline``: seconds one read may take. ``ahead``: most bytes fetched ahead. ``cached``: what the
+    local disk has of this version; closed with the reader.
 
     Raises Changed (ESTALE) once the object was replaced or deleted elsewhere.
     """
@@ -48,8 +50,10 @@ class Reader:
         *,
         ahead: int,
         deadline: float,
+        cached: CachedFile | None = None,
     ) -> None:
         self.version = version
+        self._cached = cached
         self._store = store
         self._spawn = spawn
         self._deadline = deadline
@@ -69,6 +73,10 @@ class Reader:
         end = min(offset + length, self.version.size)
         if offset >= end:
             return b""
+        if self._cached is not None:
+            self._cached.passes(offset, end)
+            if not self._window.holds(offset, end) and (known := await self._cached.read(offset, end)) is not None:
+                return known
         plan = self._window.read(offset, length)
         for block in plan.drop:
             self._drop(block)
@@ -123,7 +131,10 @@ class Reader:
         while True:
             key, etag = self.version.key, self.version.etag
             try:
-                return await self._store.get_range(key, start, length, etag=etag, size=self.version.size)
+                data = await self._store.get_range(key, start, length, etag=etag, size=self.version.size)
+                if self._cached is not None:
+                    self._cached.put(start, data)
+                return data
             except (Changed, NotFound) as e:
                 if (key, etag) == (self.version.key, self.version.etag):
                     raise self._became_stale(e) from None
@@ -185,5 +196,7 @@ class Reader:
             return
         self._closed = True
         self._unregister()
+        if self._cached is not None:
+            self._cached.close()
         for block in list(self._fetches):
             self._drop(block)

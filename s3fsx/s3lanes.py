@@ -10,7 +10,6 @@ within seconds by their socket timeouts and are waited for; a body being sent is
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -24,17 +23,13 @@ from .endpoint import Endpoint
 from .errors import DeadlineExceeded, S3fsxError
 from .s3errors import one_line
 from .s3options import S3Options
+from .threads import in_thread as run_in_thread
 
 T = TypeVar("T")
 
 METADATA_THREADS = 8
 COPY_THREADS = 4
 PUBLISH_THREADS = 4
-
-# trio renamed the parameter in 0.23.
-_PARAMETERS = inspect.signature(trio.to_thread.run_sync).parameters
-_ABANDON = "abandon_on_cancel" if "abandon_on_cancel" in _PARAMETERS else "cancellable"
-_run_sync: Callable[..., Any] = trio.to_thread.run_sync
 
 
 def interrupted() -> None:
@@ -251,7 +246,7 @@ class Requests:
 
         self.count[operation] += 1
         try:
-            result: T = await _run_sync(in_thread, limiter=limiter, **{_ABANDON: lane.abandon})
+            result: T = await run_in_thread(in_thread, limiter=limiter, abandon=lane.abandon)
         except trio.Cancelled:
             if run.leave():
                 self._leave(run, place, changes)

@@ -259,10 +259,28 @@ class Settings:
         "/var/cache/s3fsx",
         values.path(required=True),
         "limits",
-        "Metadata cache; may be deleted while nothing is mounted.",
+        "Metadata cache and block cache; may be deleted while nothing is mounted.",
     )
     cache_size: int = setting(
         256 * MIB, values.size(16 * MIB, 64 * GIB), "limits", "Limit of the metadata cache on disk."
+    )
+    block_cache_size: int = setting(
+        GIB,
+        values.size(0, 64 * GIB),
+        "limits",
+        "Limit of the block cache on disk: what was read at random places, kept for the next time. 0: none.",
+    )
+    block_cache_dirs: tuple[str, ...] = setting(
+        ("template", "images", "import"),
+        values.names(CONTENT_DIRS),
+        "limits",
+        "Directories whose files (above 1 MiB) are in the block cache, with what is below them.",
+    )
+    block_cache_reserve: int = setting(
+        GIB,
+        values.size(0, EIB),
+        "limits",
+        "Free space that the block cache leaves on its disk; never less than a tenth of the disk.",
     )
     state_dir: str = setting(
         "/var/lib/s3fsx",

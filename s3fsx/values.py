@@ -214,6 +214,21 @@ def url(allowed: str, *, userinfo: bool = False, hint: str = "") -> Kind:
     return Kind("URL", allowed, parse)
 
 
+def names(known: tuple[str, ...]) -> Kind:
+    """Some of ``known``, each once, in the order given: a TOML array, or text with commas between. May be empty."""
+    allowed = f"a list of {', '.join(known)}"
+
+    def parse(raw: object) -> tuple[str, ...]:
+        items = raw if isinstance(raw, list | tuple) else _text(raw).split(",")
+        found = [_text(item).strip().strip("/") for item in items]
+        for name in filter(None, found):
+            if name not in known:
+                raise ValueError(f"no such entry: {name[:60]!r}; use {allowed}")
+        return tuple(dict.fromkeys(filter(None, found)))
+
+    return Kind("list", allowed, parse, ",".join)
+
+
 def table(names: tuple[str, ...], value: Kind) -> Kind:
     """A TOML table with keys out of ``names``; as text ``name=value,name=value``."""
     allowed = f"a table of {', '.join(names)}, each with {value.allowed}"

@@ -134,6 +134,10 @@ class Window:
         """How many bytes beyond its front the latest run may plan now."""
         return self._ahead(self._runs[-1]) if self._runs else 0
 
+    def holds(self, offset: int, end: int) -> bool:
+        """Some of these bytes are in a known block."""
+        return bool(self._overlapping(offset, end))
+
     def read(self, offset: int, length: int) -> Plan:
         """Plan for a read of ``length`` bytes at ``offset``; what lies beyond the file's end is not planned."""
         end = min(offset + length, self._size)

@@ -18,6 +18,7 @@ import pytest
 import trio
 
 from s3fsx.attributes import Attributes, Defaults
+from s3fsx.blockcache import BlockCache
 from s3fsx.cache import MetadataCache
 from s3fsx.changes import Changes
 from s3fsx.content import WriteLimits
@@ -145,13 +146,16 @@ class Domain:
         store: FakeStore,
         options: Options | None = None,
         journal: InlineJournal | None = None,
+        budget: Budget | None = None,
+        blocks: BlockCache | None = None,
     ) -> None:
         o = self.options = options or Options()
         self.store = store
         self.verified = VerifiedStore(store, o.prefix, reads=o.verify_reads, in_thread=_inline)
         self.journal = journal or InlineJournal()
         self.cache = DictCache() if o.cached else None
-        self.budget = Budget(o.budget)
+        self.budget = budget or Budget(o.budget)
+        self.blocks = blocks
         self._nursery = nursery
         self._background: set[trio.CancelScope] = set()
         self._idle = trio.Event()
@@ -186,6 +190,7 @@ class Domain:
                 o.read_deadline,
                 o.pending_limit,
             ),
+            self.blocks,
         )
         self.mirror = Mirror(store, self.journal, o.prefix, "host")
         waiting = Waiting(self.listings, self.transfers, self.files.new_writer)

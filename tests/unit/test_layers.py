@@ -17,13 +17,14 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
-        "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
-        "s3options", "s3sign", "s3xml", "concurrency",
+        "parts", "window", "blockformat", "blockpolicy", "tempnames", "nodecopy", "survey", "values", "settings",
+        "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency",
     ),
     "L1 resources": (
-        "several", "slots", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer",
-        "patience", "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3http", "s3tls", "s3wire",
-        "s3lean", "s3client", "s3hidden", "s3calls", "s3", "sumstore", "verified", "cache", "journal", "status",
+        "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
+        "partbuffer", "patience", "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3http",
+        "s3tls", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3", "sumstore", "verified", "cache",
+        "blockfile", "blockcache", "journal", "status",
         "lastwords",
     ),
     "L2 domain": (

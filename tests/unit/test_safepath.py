@@ -13,9 +13,11 @@ import diskcache
 import pytest
 
 from s3fsx import safepath
+from s3fsx.blockcache import BlockCache
 from s3fsx.cache import MetadataCache, _key
 from s3fsx.errors import ConfigError, S3fsxError
 from s3fsx.journal import Journal
+from s3fsx.memory import Budget
 from s3fsx.objects import ObjectInfo
 from s3fsx.status import serve_status
 
@@ -40,6 +42,10 @@ def cache(directory: Path) -> None:
     MetadataCache(str(directory), 32 * MIB).close()
 
 
+def blocks(directory: Path) -> None:
+    BlockCache(str(directory), MIB, 0, ("images",), Budget(64 * MIB)).close()
+
+
 def listing(directory: Path) -> list[tuple[str, int, int, bytes]]:
     """All that is below: names, modes, owners, contents."""
     found = []
@@ -50,7 +56,7 @@ def listing(directory: Path) -> list[tuple[str, int, int, bytes]]:
     return found
 
 
-both = pytest.mark.parametrize("opened", [journal, cache], ids=["state_dir", "cache_dir"])
+both = pytest.mark.parametrize("opened", [journal, cache, blocks], ids=["state_dir", "cache_dir", "blocks"])
 Opened = Callable[[Path], None]
 
 
