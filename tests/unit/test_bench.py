@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from contrib.bench.jobs import Result
+
 from contrib.bench.meter import Meter, cpu_ticks, disk_bytes, high_water
 from contrib.bench.report import table
 
