@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from time import monotonic
@@ -89,12 +90,8 @@ def _read(bench: Bench, tool: Tool, number: int, job: str, streams: int) -> None
         bounds = [size * n // streams for n in range(streams + 1)]
         with bench.measure(tool.name, job, number, mount) as m:
             m.size = size
-            together(
-                [
-                    lambda start=start, stop=stop: data.read(path, bench.data if mount.stores else None, start, stop)
-                    for start, stop in pairwise(bounds)
-                ]
-            )
+            wanted = bench.data if mount.stores else None
+            together([partial(data.read, path, wanted, *bound) for bound in pairwise(bounds)])
             m.step("read")
 
 

@@ -154,7 +154,7 @@ class Bench:
 
     def sizes(self, prefix: str, ours: Counter[str]) -> dict[str, int]:
         """Keys below prefix and the size of each, as the bucket has them now. Counts the requests into ours."""
-        found = {}
+        found: dict[str, int] = {}
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             ours["LIST"] += 1
             found |= {entry["Key"]: entry["Size"] for entry in page.get("Contents", ())}

@@ -19,6 +19,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ QUICK = Amounts(256 << 20, 256 << 20, 100, 1000, 100, 40, 3, 60.0)
 EVERYTHING = [*TOOLS, *LIMITS]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     full = Amounts()
     parser.add_argument("--quick", action="store_true", help="small amounts and one round: minutes")
@@ -61,7 +62,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="for JSON, tables, plot (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="on a local disk, for caches (%(default)s)")
-    return parser.parse_args()
+    return parser.parse_args(given)
 
 
 def _size(text: str) -> int:
@@ -102,11 +103,11 @@ def plan(options: argparse.Namespace) -> Plan:
     )
 
 
-def _chosen(text: str, known: object, what: str) -> list[str]:
+def _chosen(text: str, known: Collection[str], what: str) -> list[str]:
     names = text.split(",")
     for name in names:
-        if name not in known:  # type: ignore[operator]
-            raise ToolError(f"no such {what}: {name}; there are {', '.join(known)}")  # type: ignore[arg-type]
+        if name not in known:
+            raise ToolError(f"no such {what}: {name}; there are {', '.join(known)}")
     return names
 
 

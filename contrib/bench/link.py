@@ -134,7 +134,7 @@ class Link:
     def condition(self, condition: Condition, port: int) -> Iterator[Route]:
         """Shapes the link while it is open. port: of the store."""
         mtu = str(ETHERNET if condition.mbit else JUMBO)
-        ends = ((self._outside, []), (self._inside, self.prefix))
+        ends: list[tuple[str, list[str]]] = [(self._outside, []), (self._inside, self.prefix)]
         try:
             for device, prefix in ends:
                 _run(*prefix, "ip", "link", "set", device, "mtu", mtu)
