@@ -156,7 +156,7 @@ def main() -> int:
     try:
         todo = plan(options)
         versions = {name: version(TOOLS[name]) for name in todo.tools if name in TOOLS}
-        facts = {"machine": machine(), "versions": versions, "plan": todo.as_json()}
+        facts = {"pid": os.getpid(), "machine": machine(), "versions": versions, "plan": todo.as_json()}
         with (
             tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir=options.work) as work,
             tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir="/dev/shm") as memory,
