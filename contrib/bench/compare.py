@@ -60,6 +60,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=float, help=f"seconds a tool may take ({full.limit:.0f}; quick: {QUICK.limit:.0f})"
     )
+    parser.add_argument("--show", type=Path, nargs="+", metavar="DIR", help="measure nothing: earlier runs, together")
     parser.add_argument("--out", type=Path, default=Path("bench-results"), help="for JSON, tables, plot (%(default)s)")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="on a local disk, for caches (%(default)s)")
     return parser.parse_args(given)
@@ -149,19 +150,34 @@ def save(out: Path, facts: dict[str, object], results: list[Result]) -> str:
     return text
 
 
+def show(directories: Sequence[Path], out: Path) -> int:
+    """One table of several runs, each of which had its own --out."""
+    try:
+        runs = [json.loads((directory / "results.json").read_text()) for directory in directories]
+        results = [Result(**result) for run in runs for result in run.pop("results")]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        say(f"compare: no results of this benchmark: {e}")
+        return 2
+    sys.stdout.write(save(out, {"runs": runs}, results))
+    return 0
+
+
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     options = arguments()
+    if options.show:
+        return show(options.show, options.out)
     results: list[Result] = []
+    how: dict[str, str] = {}
     try:
         todo = plan(options)
         versions = {name: version(TOOLS[name]) for name in todo.tools if name in TOOLS}
-        facts = {"pid": os.getpid(), "machine": machine(), "versions": versions, "plan": todo.as_json()}
+        facts = {"pid": os.getpid(), "machine": machine(), "versions": versions, "plan": todo.as_json(), "network": how}
         with (
             tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir=options.work) as work,
             tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir="/dev/shm") as memory,
         ):
-            failed = run(todo, Path(work), Path(memory), results, say)
+            failed = run(todo, Path(work), Path(memory), results, how, say)
     except (ToolError, LinkError, RgwUnavailableError) as e:
         say(f"compare: {e}")
         return 2

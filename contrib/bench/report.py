@@ -8,7 +8,6 @@ from statistics import median
 
 from .result import Result
 
-TRANSFERS = ("PUT PART", "PUT", "GET")
 COPIES = ("COPY", "COPY PART")
 MIB = 2**20
 
@@ -82,11 +81,9 @@ def _seconds(rounds: Sequence[Result], step: str) -> str:
 
 
 def _requests(rounds: Sequence[Result]) -> str:
-    """Of the last round: transfers by kind, then the number of all others but copies."""
+    """Of the last round, by kind, most first; copies have a column of their own."""
     asked = Counter(rounds[-1].requests)
-    shown = [f"{asked[kind]} {kind}" for kind in TRANSFERS if asked[kind]]
-    rest = sum(count for kind, count in asked.items() if kind not in TRANSFERS + COPIES)
-    return ", ".join([*shown, f"{rest} other"])
+    return ", ".join(f"{count} {kind}" for kind, count in asked.most_common() if kind not in COPIES) or "0"
 
 
 def _copies(rounds: Sequence[Result]) -> str:

@@ -65,8 +65,9 @@ class Plan:
         return {**asdict(self), "tls": list(self.tls)}
 
 
-def run(plan: Plan, work: Path, memory: Path, results: list[Result], say: Say) -> int:
-    """Adds to results as they come, so that an interrupted run has what it has. How many jobs failed.
+def run(plan: Plan, work: Path, memory: Path, results: list[Result], how: dict[str, str], say: Say) -> int:
+    """Adds to results, and to how (what made each network), as they come: an interrupted run has what it has. How many
+    jobs failed.
 
     Raises LinkError, RgwUnavailableError, and ToolError when not even the contents could be prepared.
     """
@@ -91,6 +92,7 @@ def run(plan: Plan, work: Path, memory: Path, results: list[Result], say: Say) -
                     where = f"{scheme}://{route.host}:{route.port}"
                     access = Access(server, bucket, where, server.ca_file if tls else None, made.size, link.prefix)
                     label = condition.name + (" tls" if tls else "")
+                    how[label] = route.how
                     say(f"network {label}: {route.how}, {where}")
                     failed += _rounds(plan, Bench(access, link, route, label, made, amounts, work, results), say)
         server.client.close()

@@ -83,7 +83,7 @@ def test_the_table_has_medians_spread_and_ratios_to_the_first_tool() -> None:
     ours, theirs = (line for line in text.splitlines() if "ours" in line or "theirs" in line)
     assert ours.startswith("| ours | 100 | 90-400 | 1.00 | 2.00 | 100 | 0 | 1 | - |")
     assert theirs.startswith("| theirs | 45 | 45-45 | 0.50 | 3.00 | 100 | 0 | - | 0.25 |")
-    assert theirs.endswith("| 16 PUT PART, 2 other | 1 COPY PART | 130.0 | 1.0 |")
+    assert theirs.endswith("| 16 PUT PART, 2 HEAD | 1 COPY PART | 130.0 | 1.0 |")
 
 
 def test_times_are_shown_as_such_and_their_spread_begins_with_the_best() -> None:
