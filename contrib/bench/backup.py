@@ -25,7 +25,7 @@ STEM = "dump/vzdump-qemu-200-2026_01_01-00_00_00"
 def write(bench: Bench, tool: Tool, number: int) -> None:
     """128 KiB writes under the final name, to the point where the bucket has the object whole."""
     size = bench.data.size
-    with bench.mounted(tool) as mount:
+    with bench.cleared(WRITTEN), bench.mounted(tool) as mount:
         path = mount.path / WRITTEN
         path.parent.mkdir(exist_ok=True)
         with bench.measure(tool.name, "write", number, mount) as m:
@@ -40,14 +40,13 @@ def write(bench: Bench, tool: Tool, number: int) -> None:
             if mount.stores:
                 await_whole(bench, WRITTEN, size, m.ours)
                 m.step("in bucket")
-    bench.delete(WRITTEN)
 
 
 def vzdump(bench: Bench, tool: Tool, number: int) -> None:
     """What vzdump does: write a temporary name, close, rename, list. Then until the bucket has it: before there is no
     backup, whatever was said."""
     size = bench.data.size
-    with bench.mounted(tool) as mount:
+    with bench.cleared(STEM), bench.mounted(tool) as mount:
         temporary, final = mount.path / f"{STEM}.vma.dat", mount.path / f"{STEM}.vma.zst"
         final.parent.mkdir(exist_ok=True)
         with bench.measure(tool.name, "vzdump", number, mount) as m:
@@ -66,7 +65,6 @@ def vzdump(bench: Bench, tool: Tool, number: int) -> None:
             m.step("list")
             await_whole(bench, f"{STEM}.vma.zst", size, m.ours)
             m.step("in bucket")
-    bench.delete(STEM)
 
 
 def await_whole(bench: Bench, key: str, size: int, ours: Counter[str]) -> None:

@@ -168,8 +168,20 @@ class Bench:
                 raise ToolError(f"not in the bucket {self.amounts.limit:.0f} s later: {what}")
             time.sleep(POLL)
 
-    def delete(self, prefix: str) -> None:
-        """Everything below prefix, by the owner."""
+    @contextmanager
+    def cleared(self, prefix: str) -> Iterator[None]:
+        """Nothing is below prefix at the start, or what a tool that failed has left would pass for the next one's; and
+        nothing afterwards."""
+        self._delete(prefix)
+        try:
+            yield
+        finally:
+            self._delete(prefix)
+
+    def _delete(self, prefix: str) -> None:
+        """Everything below prefix, unfinished uploads too, by the owner."""
+        for upload in self.client.list_multipart_uploads(Bucket=self.bucket, Prefix=prefix).get("Uploads", ()):
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"])
         for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix):
             for entry in page.get("Contents", ()):
                 self.client.delete_object(Bucket=self.bucket, Key=entry["Key"])

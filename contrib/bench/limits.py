@@ -67,8 +67,8 @@ def _run(bench: Bench, number: int, job: str, shown: str, task: Task, *, size: i
 
 
 def write(bench: Bench, number: int) -> None:
-    _run(bench, number, "write", "write", _task(bench, OWN_KEY, "", 0), size=bench.data.size)
-    bench.delete(OWN_KEY)
+    with bench.cleared(OWN_KEY):
+        _run(bench, number, "write", "write", _task(bench, OWN_KEY, "", 0), size=bench.data.size)
 
 
 def read(bench: Bench, number: int) -> None:

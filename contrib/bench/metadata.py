@@ -23,7 +23,7 @@ def small_files(bench: Bench, tool: Tool, number: int) -> None:
     body = os.urandom(SMALL)
     names = [f"bench-{n:05}.conf" for n in range(count)]
     prefix = f"{SMALL_DIRECTORY}/bench-"
-    with bench.mounted(tool) as mount:
+    with bench.cleared(prefix), bench.mounted(tool) as mount:
         directory = mount.path / SMALL_DIRECTORY
         directory.mkdir(exist_ok=True)
         with bench.measure(tool.name, "small write", number, mount) as m:
@@ -99,16 +99,21 @@ def prune(bench: Bench, tool: Tool, number: int) -> None:
     stem = "dump/vzdump-qemu-300-"
     times = [f"{n // 3600:02}_{n // 60 % 60:02}_{n % 60:02}" for n in range(bench.amounts.backups)]
     keys = [f"{stem}2025_01_01-{time}.vma.zst" for time in times]
-    put_all(bench, keys)
-    with bench.mounted(tool) as mount:
-        paths = [str(mount.path / key) for key in keys]
-        with bench.measure(tool.name, "prune", number, mount) as m:
-            _named(call(["ls", str(mount.path / "dump")], bench.amounts.limit), mount, keys, tool)
-            m.step("list")
-            call(["rm", "--", *paths], bench.amounts.limit)
-            m.step("delete")
-            bench.await_bucket(stem, lambda found: not found, "that the pruned backups are gone", m.ours)
-            m.step("in bucket")
+    with bench.cleared(stem):
+        put_all(bench, keys)
+        with bench.mounted(tool) as mount:
+            _prune(bench, tool, number, mount, stem, keys)
+
+
+def _prune(bench: Bench, tool: Tool, number: int, mount: Mounted, stem: str, keys: list[str]) -> None:
+    paths = [str(mount.path / key) for key in keys]
+    with bench.measure(tool.name, "prune", number, mount) as m:
+        _named(call(["ls", str(mount.path / "dump")], bench.amounts.limit), mount, keys, tool)
+        m.step("list")
+        call(["rm", "--", *paths], bench.amounts.limit)
+        m.step("delete")
+        bench.await_bucket(stem, lambda found: not found, "that the pruned backups are gone", m.ours)
+        m.step("in bucket")
 
 
 def _named(listing: str, mount: Mounted, keys: list[str], tool: Tool) -> None:

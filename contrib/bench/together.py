@@ -19,14 +19,14 @@ from .tools import Tool
 WRITERS = 2
 SHARE = 4  # each backup is this part of the size
 INTERVAL = 1.0  # seconds from one ls to the next
-STEM = "dump/vzdump-qemu-40{}-2026_01_01-00_00_00"
+STEM = "dump/vzdump-qemu-40"
 
 
 def run(bench: Bench, tool: Tool, number: int) -> None:
     """All bytes over the time until the last backup is in the bucket and the restore has read its last; and how long
     ``ls -l`` of the directory took meanwhile."""
     size = max(1, bench.data.size // SHARE)
-    with bench.mounted(tool) as mount:
+    with bench.cleared(STEM), bench.mounted(tool) as mount:
         over = threading.Event()
         ours = [Counter[str]() for _ in range(WRITERS)]
         latencies: list[float] = []
@@ -51,12 +51,10 @@ def run(bench: Bench, tool: Tool, number: int) -> None:
         with bench.measure(tool.name, "mixed ls", number) as m:
             m.seconds = percentile(latencies, 50)
             m.steps = {f"p{p}": percentile(latencies, p) for p in (50, 95, 100)}
-    for n in range(WRITERS):
-        bench.delete(STEM.format(n))
 
 
 def _backup(bench: Bench, root: Path, n: int, size: int, ours: Counter[str]) -> None:
-    stem = STEM.format(n)
+    stem = f"{STEM}{n}-2026_01_01-00_00_00"
     data.write(root / f"{stem}.vma.dat", bench.data, size)
     os.rename(root / f"{stem}.vma.dat", root / f"{stem}.vma.zst")
     await_whole(bench, f"{stem}.vma.zst", size, ours)

@@ -198,7 +198,9 @@ def mounted(tool: Tool, access: Access, directory: Path, limit: float) -> Iterat
         yield Mounted(path, process.pid, home, tool.stores)
         subprocess.run(["umount", str(path)], check=True, capture_output=True, timeout=STOP_LIMIT)
         process.wait(STOP_LIMIT)
-    except (subprocess.SubprocessError, OSError, ValueError) as e:
+    except (subprocess.SubprocessError, OSError, ValueError, ToolError) as e:
+        if isinstance(e, ToolError) and not late.is_set():
+            raise
         said = getattr(e, "stderr", None) or b""
         text = said if isinstance(said, str) else said.decode(errors="replace")
         why = f"not done after {limit:.0f} s" if late.is_set() else f"{e} {text[-500:]}{_tail(output)}"

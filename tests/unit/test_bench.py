@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +16,7 @@ import pytest
 
 from contrib.bench import data, sink
 from contrib.bench.compare import arguments, plan
-from contrib.bench.link import CONDITIONS, shaping
+from contrib.bench.link import CONDITIONS, ROOT, shaping
 from contrib.bench.meter import Meter, cpu_ticks, disk_bytes, high_water
 from contrib.bench.randomread import SIZES, percentile, places
 from contrib.bench.report import figure, paired_ratio, table
@@ -184,6 +188,36 @@ def test_the_sink_understands_heads_and_ranges() -> None:
     assert sink.byte_range("bytes=90-", 100) == (90, 100)
     assert sink.byte_range("bytes=90-200", 100) == (90, 100)
     assert sink.byte_range("", 100) == (0, 100)
+
+
+@contextmanager
+def serving(module: str, *arguments: str) -> Iterator[int]:
+    """A program of the benchmark that prints its port and ends with its standard input."""
+    command = [sys.executable, "-m", f"contrib.bench.{module}", *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+        process.stdin.close()
+        assert process.wait(30) == 0
+
+
+def test_the_relay_delays_both_ways_and_changes_nothing() -> None:
+    delay = 0.05
+    with (
+        serving("sink", "127.0.0.1", str(3 << 20)) as store,
+        serving("relay", "127.0.0.1", str(store), str(delay)) as port,
+    ):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        start = time.monotonic()
+        connection.request("PUT", "/b/k", body=bytes(3 << 20))
+        assert connection.getresponse().read() == b""
+        assert time.monotonic() - start >= 4 * delay  # the handshake's round trip, and the request's
+        start = time.monotonic()
+        connection.request("GET", "/b/k", headers={"Range": "bytes=1-2000000"})
+        assert connection.getresponse().read() == bytes(2_000_000)
+        assert time.monotonic() - start >= 2 * delay
+        connection.close()
 
 
 def test_bad_input_is_refused_with_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
