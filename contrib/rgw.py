@@ -35,6 +35,7 @@ USERS = {
     "other": ("S3FSXTESTKEY00000002", "s3fsxtestsecret000000000000000000000002"),
 }
 REGION = "us-east-1"
+LOOPBACK = "127.0.0.1"
 DAEMONS = {"rgw": "radosgw", "osd": "ceph-osd", "mon": "ceph-mon"}  # name: /proc/PID/comm, in the order they stop
 START_LIMIT = 60.0  # seconds; 1.5 is usual, a loaded CI machine has been seen to need 10
 QUIET = (
@@ -117,7 +118,7 @@ osd_op_num_shards = 2
 osd_op_num_threads_per_shard = 2
 osd_numa_auto_affinity = false
 [client.rgw]
-rgw_frontends = beast endpoint=127.0.0.1:{state["port"]} ssl_endpoint=127.0.0.1:{state["tls_port"]} \
+rgw_frontends = beast endpoint={state["address"]}:{state["port"]} ssl_endpoint={state["address"]}:{state["tls_port"]} \
 ssl_certificate={d}/tls.pem tcp_nodelay=1
 ms_mon_client_mode = crc
 ms_client_mode = crc
@@ -207,9 +208,9 @@ def make_osd(d: Path, osd_uuid: str) -> None:
         client.shutdown()
 
 
-def certificate(d: Path) -> None:
+def certificate(d: Path, address: str) -> None:
     key, crt = d / "tls.key", d / "tls.crt"
-    names = "subjectAltName=DNS:localhost,DNS:*.localhost,IP:127.0.0.1"
+    names = f"subjectAltName=DNS:localhost,DNS:*.localhost,IP:127.0.0.1,IP:{address}"
     command = f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -addext {names}"
     subprocess.run(
         [*command.split(), "-subj", "/CN=localhost", "-keyout", str(key), "-out", str(crt)],
@@ -219,8 +220,8 @@ def certificate(d: Path) -> None:
     (d / "tls.pem").write_text(key.read_text() + crt.read_text())
 
 
-def answers(port: int) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+def answers(address: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(address, port, timeout=1)
     try:
         connection.request("GET", "/")
         return connection.getresponse().status in (200, 403)
@@ -234,9 +235,9 @@ def start_rgw(d: Path) -> None:
     spawn(d, "rgw", "radosgw", "-f", "-n", "client.rgw")
 
 
-def wait_for_rgw(d: Path, port: int) -> None:
+def wait_for_rgw(d: Path, state: dict[str, str]) -> None:
     limit = time.monotonic() + START_LIMIT
-    while not answers(port):
+    while not answers(state["address"], int(state["port"])):
         if pid_of(d, "rgw") is None:
             raise RgwError(f"radosgw ended: {(d / 'log' / 'rgw.out').read_text()[-500:]}")
         if time.monotonic() > limit:
@@ -244,25 +245,25 @@ def wait_for_rgw(d: Path, port: int) -> None:
         time.sleep(0.02)
 
 
-def create(d: Path, store: str, size: int, log: bool) -> dict[str, str]:
+def create(d: Path, store: str, size: int, log: bool, address: str) -> dict[str, str]:
     """A new cluster in d. The OSD formats itself while the monitor starts; users are made while radosgw starts."""
     stop(d)
     for name in ("log", "run", "mon", "osd"):
         (d / name).mkdir(parents=True)
     port, tls_port, mon_port = map(str, free_ports(3))
     state = {"port": port, "tls_port": tls_port, "mon_port": mon_port, "fsid": str(uuid.uuid4()), "store": store}
-    state |= {"size": str(size), "log": "1" if log else ""}
+    state |= {"size": str(size), "log": "1" if log else "", "address": address}
     (d / "ceph.conf").write_text(configuration(d, state))
     conf, osd_uuid = ["-c", str(d / "ceph.conf")], str(uuid.uuid4())
-    certificate(d)
+    certificate(d, address)
     with (d / "log" / "mkfs-osd.out").open("wb") as out:
         mkfs = subprocess.Popen(
             ["ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_uuid, *conf], stdout=out, stderr=out
         )
     try:
         monmap = str(d / "monmap")
-        address = f"[v2:127.0.0.1:{mon_port}]"
-        call(d, "monmaptool", "--create", "--clobber", "--fsid", state["fsid"], "--addv", "a", address, monmap)
+        monitor = f"[v2:127.0.0.1:{mon_port}]"
+        call(d, "monmaptool", "--create", "--clobber", "--fsid", state["fsid"], "--addv", "a", monitor, monmap)
         call(d, "ceph-mon", "-i", "a", "--mkfs", "--monmap", monmap)
         spawn(d, "mon", "ceph-mon", "-f", "-i", "a")
         make_osd(d, osd_uuid)
@@ -280,25 +281,26 @@ def create(d: Path, store: str, size: int, log: bool) -> dict[str, str]:
         )  # fmt: skip
         if number == 0:
             start_rgw(d)  # not before the first user: both would create the default zone and one of them fails
-    wait_for_rgw(d, int(port))
+    wait_for_rgw(d, state)
     (d / "state.json").write_text(json.dumps(state))  # last: its presence means the cluster is complete
     return state
 
 
-def up(d: Path, store: str, size: int, log: bool) -> dict[str, object]:
+def up(d: Path, store: str, size: int, log: bool, address: str) -> dict[str, object]:
     """Idempotent. What it returns is what ``run`` prints: everything a client has to know."""
     check_packages()
     state = json.loads((d / "state.json").read_text()) if (d / "state.json").exists() else {}
     if state and pid_of(d, "mon") and pid_of(d, "osd"):
         if not pid_of(d, "rgw"):
             start_rgw(d)
-        wait_for_rgw(d, int(state["port"]))
+        wait_for_rgw(d, state)
     else:
-        state = create(d, store, size, log)
+        state = create(d, store, size, log, address)
     (access, secret), (alt_access, alt_secret) = USERS.values()
+    name = "localhost" if state["address"] == LOOPBACK else state["address"]
     return {
-        "endpoint": f"http://127.0.0.1:{state['port']}",
-        "tls_endpoint": f"https://localhost:{state['tls_port']}",
+        "endpoint": f"http://{state['address']}:{state['port']}",
+        "tls_endpoint": f"https://{name}:{state['tls_port']}",
         "ca_file": str(d / "tls.crt"),
         "region": REGION,
         "access_key": access,
@@ -336,11 +338,11 @@ def check_packages() -> None:
         )
 
 
-def run(d: Path, store: str, size: int, log: bool) -> None:
+def run(d: Path, store: str, size: int, log: bool, address: str) -> None:
     """SIGTERM and Ctrl-C end it as the end of standard input does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        sys.stdout.write(json.dumps(up(d, store, size, log)) + "\n")
+        sys.stdout.write(json.dumps(up(d, store, size, log, address)) + "\n")
         sys.stdout.flush()
         while sys.stdin.read(4096):
             pass
@@ -358,6 +360,9 @@ def main() -> int:
         "--size", type=int, default=8, help="GiB the OSD pretends to have; memstore uses what is filled"
     )
     parser.add_argument("--store", choices=("memstore", "bluestore"), default="memstore")
+    parser.add_argument(
+        "--address", default=LOOPBACK, help="where radosgw listens; the others stay on loopback (%(default)s)"
+    )
     parser.add_argument("--log", action="store_true", help="one JSON line per request in DIR/log/ops.log")
     options = parser.parse_args()
     d: Path = options.dir.absolute()
@@ -365,9 +370,9 @@ def main() -> int:
         if options.command == "down":
             stop(d)
         elif options.command == "run":
-            run(d, options.store, options.size, options.log)
+            run(d, options.store, options.size, options.log, options.address)
         else:
-            info = up(d, options.store, options.size, options.log)
+            info = up(d, options.store, options.size, options.log, options.address)
             sys.stdout.write(
                 "export AWS_ENDPOINT_URL={endpoint} AWS_DEFAULT_REGION={region} AWS_ACCESS_KEY_ID={access_key} "
                 "AWS_SECRET_ACCESS_KEY={secret_key}\n# TLS: {tls_endpoint} with CA {ca_file}; radosgw is pid {pid}\n"

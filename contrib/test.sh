@@ -13,10 +13,10 @@ fail() {
 }
 . contrib/setup.sh
 
-# Besides what building needs: the programs that Proxmox runs on a storage, Ceph RGW to test against, and what kills the
-# daemon in the middle of a write.
+# Besides what building needs: the programs that Proxmox runs on a storage, Ceph RGW to test against, what kills the
+# daemon in the middle of a write, and what the benchmark makes its network with.
 PACKAGES="$BUILD_PACKAGES perl attr openssl qemu-utils lzop pigz zstd tar gzip
-    radosgw ceph-mon ceph-osd python3-rados strace"
+    radosgw ceph-mon ceph-osd python3-rados strace iproute2"
 
 [ "${1:-}" != -- ] || shift
 need_root contrib/test.sh

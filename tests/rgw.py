@@ -19,10 +19,13 @@ class RgwUnavailableError(Exception):
 
 
 @contextmanager
-def running_rgw(directory: Path, *, size_gib: int = 8) -> Iterator[S3Server]:
-    """A fresh RGW in directory, with a request log. Raises RgwUnavailableError, with what to install."""
+def running_rgw(directory: Path, *, size_gib: int = 8, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A fresh RGW in directory, with a request log, on an address of this machine.
+
+    Raises RgwUnavailableError, with what to install.
+    """
     process = subprocess.Popen(
-        [PYTHON, str(SCRIPT), "run", "--dir", str(directory), "--size", str(size_gib), "--log"],
+        [PYTHON, str(SCRIPT), "run", "--dir", str(directory), "--size", str(size_gib), "--address", address, "--log"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

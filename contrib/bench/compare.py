@@ -1,10 +1,11 @@
 """s3fsx beside s3fs and rclone mount, on a private Ceph RGW, as root:
 
-    apt-get install s3fs rclone
-    .venv/bin/python -m contrib.bench.compare [--size 2GiB] [--rounds 3] [--tools s3fsx,s3fs] [--out DIR]
+    apt-get install s3fs zstd iproute2
+    .venv/bin/pip install '.[bench]'
+    .venv/bin/python -m contrib.bench.compare --quick
+    .venv/bin/python -m contrib.bench.compare [--net plain,30ms] [--jobs write,read] [--tools s3fsx,s3fs] [--out DIR]
 
-Tools take turns, A B C D A B C D, so that what else the machine does hits all of them. Needs about three times the
-size in RAM, five with tools that copy. See docs/BENCHMARKS.md.
+Tools take turns at each job, A B C A B C, so that what else the machine does hits all of them. See docs/BENCHMARKS.md.
 """
 
 from __future__ import annotations
@@ -18,41 +19,101 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from s3fsx import values
-from tests.rgw import RgwUnavailableError, running_rgw
+from tests.rgw import RgwUnavailableError
 
-from .jobs import ROOT, Bench, Result, Source, as_json
+from . import plot
+from .bench import Amounts
+from .limits import LIMITS
+from .link import CONDITIONS, ROOT, LinkError
 from .report import table
+from .result import Result, as_json
+from .rounds import JOBS, Plan, run
+from .targets import target_table
 from .tools import TOOLS, ToolError, version
 
-RAW = "boto3"
-SIZE = values.size(16 << 20)
+SIZE = values.size(1 << 20)
+QUICK = Amounts(256 << 20, 256 << 20, 100, 1000, 100, 40, 3, 60.0)
+EVERYTHING = [*TOOLS, *LIMITS]
 
 
-def arguments() -> argparse.Namespace:
+def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=SIZE.parse, default=2 << 30, help="of the backup (2GiB)")
-    parser.add_argument("--rounds", type=int, default=3)
+    full = Amounts()
+    parser.add_argument("--quick", action="store_true", help="small amounts and one round: minutes")
+    parser.add_argument("--net", default="plain", help=f"of {','.join(CONDITIONS)} (%(default)s)")
+    parser.add_argument("--tls", choices=("no", "yes", "both"), default="no", help="https (%(default)s)")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="(%(default)s)")
+    parser.add_argument("--tools", help=f"the first is 1.00; of {','.join(EVERYTHING)} (those that are installed)")
+    parser.add_argument("--rounds", type=int, help="(3; quick: 1)")
+    for name, what in (
+        ("size", "the backup (4GiB; quick: 256MiB)"),
+        ("iso", "the ISO image (1GiB; quick: 256MiB)"),
+    ):
+        parser.add_argument(f"--{name}", type=_size, help=f"size of {what}")
+    for name in ("files", "entries", "backups", "reads", "opens"):
+        parser.add_argument(f"--{name}", type=_count, help=f"({getattr(full, name)}; quick: {getattr(QUICK, name)})")
     parser.add_argument(
-        "--tools", default=",".join([*TOOLS, RAW]), help="in this order; the first is 1.00 (%(default)s)"
+        "--limit", type=float, help=f"seconds a tool may take ({full.limit:.0f}; quick: {QUICK.limit:.0f})"
     )
-    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="directory for JSON and table")
-    parser.add_argument("--work", type=Path, help="a directory on a local disk for the tools' caches (/var/tmp)")
-    return parser.parse_args()
+    parser.add_argument("--show", type=Path, nargs="+", metavar="DIR", help="measure nothing: earlier runs, together")
+    parser.add_argument("--out", type=Path, default=Path("bench-results"), help="for JSON, tables, plot (%(default)s)")
+    parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="on a local disk, for caches (%(default)s)")
+    return parser.parse_args(given)
 
 
-def check(tools: list[str]) -> None:
-    """Raises ToolError with what is missing."""
+def _size(text: str) -> int:
+    try:
+        return int(SIZE.parse(text))
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(str(e)) from None
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError("not a number of at least 1")
+    return int(text)
+
+
+def plan(options: argparse.Namespace) -> Plan:
+    """Raises ToolError with what is wrong or missing."""
     if os.geteuid() != 0:
-        raise ToolError("must run as root: it mounts and drops the kernel's caches")
+        raise ToolError(
+            "must run as root: it mounts, makes a network namespace, drops the kernel's caches and resets other "
+            "processes' peak memory"
+        )
+    if shutil.which("zstd") is None:
+        raise ToolError("zstd is missing: apt-get install zstd")
+    tools = _chosen(options.tools, EVERYTHING, "tool") if options.tools else [*filter(_installed, EVERYTHING)]
     for name in tools:
-        if name != RAW and name not in TOOLS:
-            raise ToolError(f"no such tool: {name}; there are {', '.join([*TOOLS, RAW])}")
-        if name != RAW and shutil.which(TOOLS[name].program) is None:
-            raise ToolError(f"{TOOLS[name].program} is missing: apt-get install {TOOLS[name].program}")
+        if not _installed(name):
+            raise ToolError(f"{TOOLS[name].program} is missing, which {name} needs: see docs/BENCHMARKS.md")
+    amounts = QUICK if options.quick else Amounts()
+    given = {name: getattr(options, name) for name in vars(amounts)}
+    return Plan(
+        tools,
+        _chosen(options.jobs, JOBS, "job"),
+        [CONDITIONS[name] for name in _chosen(options.net, CONDITIONS, "network")],
+        {"no": (False,), "yes": (True,), "both": (False, True)}[options.tls],
+        options.rounds or (1 if options.quick else 3),
+        replace(amounts, **{name: value for name, value in given.items() if value is not None}),
+    )
+
+
+def _chosen(text: str, known: Collection[str], what: str) -> list[str]:
+    names = text.split(",")
+    for name in names:
+        if name not in known:
+            raise ToolError(f"no such {what}: {name}; there are {', '.join(known)}")
+    return names
+
+
+def _installed(name: str) -> bool:
+    return name in LIMITS or TOOLS[name].path() is not None
 
 
 def machine() -> dict[str, object]:
@@ -71,71 +132,61 @@ def machine() -> dict[str, object]:
     }
 
 
-def run(tools: list[str], size: int, rounds: int, work: Path, memory: Path) -> list[Result]:
-    """All rounds; prints each result as it comes. A tool that fails is reported and has no result in that round."""
-    results: list[Result] = []
-    say(f"writing {size >> 20} MiB of incompressible data to {memory}")
-    source = Source.make(memory / "source", size)
-    # Deleted objects stay for ten seconds and more (RGW's garbage collection): room for a few of them, and copies.
-    with running_rgw(work / "rgw", size_gib=8 + 6 * -(-size // 2**30)) as server:
-        bench = Bench(server, source, work)
-        for number in range(1, rounds + 1):
-            for name in tools:
-                try:
-                    made = bench.raw(number) if name == RAW else bench.round(TOOLS[name], number)
-                except ToolError as e:
-                    say(f"round {number}: {e}")
-                    made = []
-                for result in made:
-                    say(
-                        f"round {number} {name:14} {result.job:5} {result.mb_s:6.0f} MB/s "
-                        f"{result.cpu_s_per_gib:5.2f} CPU-s/GiB {result.rss_peak >> 20:5} MiB RSS "
-                        f"{result.disk_peak >> 20:5} MiB disk"
-                    )
-                results += made
-                collect_garbage(work / "rgw")
-        server.client.close()
-    return results
-
-
-def collect_garbage(cluster: Path) -> None:
-    """Now and not while the next tool is measured."""
-    subprocess.run(
-        ["radosgw-admin", "-c", str(cluster / "ceph.conf"), "gc", "process", "--include-all"],
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    time.sleep(1)
-
-
 def say(text: str) -> None:
     sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def save(out: Path, facts: dict[str, object], results: list[Result]) -> str:
+    """The tables; JSON, Markdown and the plot are in out."""
+    text = f"{table(results)}\n\n{target_table(results)}\n"
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps({**facts, "results": [*map(as_json, results)]}, indent=1) + "\n")
+    (out / "table.md").write_text(text)
+    try:
+        plot.draw(results, out / "plot.svg")
+    except ImportError:
+        say("no plot without matplotlib: pip install '.[bench]'")
+    return text
+
+
+def show(directories: Sequence[Path], out: Path) -> int:
+    """One table of several runs, each of which had its own --out."""
+    try:
+        runs = [json.loads((directory / "results.json").read_text()) for directory in directories]
+        results = [Result(**result) for run in runs for result in run.pop("results")]
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        say(f"compare: no results of this benchmark: {e}")
+        return 2
+    sys.stdout.write(save(out, {"runs": runs}, results))
+    return 0
 
 
 def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, as Ctrl-C does
     options = arguments()
-    tools = options.tools.split(",")
+    if options.show:
+        return show(options.show, options.out)
+    results: list[Result] = []
+    how: dict[str, str] = {}
     try:
-        check(tools)
-        facts = machine()
+        todo = plan(options)
+        versions = {name: version(TOOLS[name]) for name in todo.tools if name in TOOLS}
+        facts = {"pid": os.getpid(), "machine": machine(), "versions": versions, "plan": todo.as_json(), "network": how}
         with (
-            tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir=options.work or "/var/tmp") as work,
+            tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir=options.work) as work,
             tempfile.TemporaryDirectory(prefix="s3fsx-bench-", dir="/dev/shm") as memory,
         ):
-            results = run(tools, options.size, options.rounds, Path(work), Path(memory))
-    except (ToolError, RgwUnavailableError) as e:
+            failed = run(todo, Path(work), Path(memory), results, how, say)
+    except (ToolError, LinkError, RgwUnavailableError) as e:
         say(f"compare: {e}")
-        return 1
-    versions = {name: version(TOOLS[name]) for name in tools if name in TOOLS}
-    text = table(results)
-    options.out.mkdir(parents=True, exist_ok=True)
-    everything = {"machine": facts, "versions": versions, "size": options.size, "results": [*map(as_json, results)]}
-    (options.out / "results.json").write_text(json.dumps(everything, indent=1) + "\n")
-    (options.out / "table.md").write_text(text + "\n")
-    sys.stdout.write(text + "\n")
-    return 0 if len(results) == 2 * len(tools) * options.rounds else 1
+        return 2
+    except KeyboardInterrupt:
+        say("compare: interrupted")
+        failed = 1
+    if results:
+        sys.stdout.write(save(options.out, facts, results))
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
