@@ -18,8 +18,9 @@ from s3fsx.s3options import S3Options
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server
 
-# The last: RGW with all requests made by boto3, as where the situation is not a usual one.
-KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw), pytest.param("boto3", marks=pytest.mark.rgw)]
+KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw)]
+# RGW with all requests made by boto3, as where the situation is not a usual one.
+BY_BOTO3 = pytest.param("boto3", marks=pytest.mark.rgw)
 
 
 def options(server: S3Server, bucket: str) -> S3Options:
@@ -52,7 +53,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 _probed: dict[str, Capabilities] = {}  # per kind of server, for the session
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[*KINDS, BY_BOTO3])
 async def store(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
     if request.param == "fake":
         yield FakeStore()
