@@ -265,7 +265,9 @@ def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool =
             "part_size",
             f"{show_size(s.part_size)} is more than a quarter of memory_budget {show_size(s.memory_budget)}",
         )
-    if s.read_ahead > s.memory_budget // 2:
+    if (
+        s.read_ahead > s.memory_budget // 2 and origins["read_ahead"] != "default"
+    ):  # the default is cut to what there is
         refuse(
             "read_ahead", f"{show_size(s.read_ahead)} is more than half of memory_budget {show_size(s.memory_budget)}"
         )

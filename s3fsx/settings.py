@@ -250,10 +250,11 @@ class Settings:
         "not is refused at open.",
     )
     read_ahead: int = setting(
-        32 * MIB,
+        64 * MIB,
         values.size(0, 16 * GIB),
         "limits",
-        "How far a sequential reader is run ahead of; at most half the memory budget. 0: not at all.",
+        "How far a sequential reader is run ahead of, where 16 MiB are not enough for it not to wait; at most half the "
+        "memory budget. 0: not at all.",
     )
     cache_dir: str = setting(
         "/var/cache/s3fsx",

@@ -224,6 +224,12 @@ def test_of_keys_and_a_file_with_keys_the_later_layer_counts() -> None:
     assert refusal(files=both) == f"{MINE}: access_key or secret_key beside credentials_file; keep one"
 
 
+def test_a_small_budget_cuts_the_default_read_ahead_and_refuses_a_chosen_one() -> None:
+    assert load("mine", "memory_budget=64M").settings.memory_budget == 64 << 20
+    with pytest.raises(ConfigError, match="read_ahead: 64MiB is more than half of memory_budget 64MiB"):
+        load("mine", "memory_budget=64M,read_ahead=64M")
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
