@@ -17,8 +17,8 @@ WRITERS = 16
 
 def small_files(bench: Bench, tool: Tool, number: int) -> None:
     """Written, listed, stat'ed, read, deleted, one after the other. The kernel's caches are dropped before the listing,
-    the looking and the reading, which would not ask the tool for anything otherwise. Deleted is what the bucket no longer
-    has, written what it has."""
+    the stats and the reading, which would not ask the tool for anything otherwise. Deleted is what the bucket no
+    longer has, written what it has."""
     count = bench.amounts.files
     body = os.urandom(SMALL)
     names = [f"bench-{n:05}.conf" for n in range(count)]
