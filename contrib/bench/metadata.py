@@ -16,9 +16,9 @@ WRITERS = 16
 
 
 def small_files(bench: Bench, tool: Tool, number: int) -> None:
-    """Written, listed, stat'ed, read, deleted, one after the other. The kernel's caches are dropped before the listing
-    and before the reading, which would not ask the tool for anything otherwise. Deleted is what the bucket no longer
-    has, written what it has."""
+    """Written, listed, stat'ed, read, deleted, one after the other. The kernel's caches are dropped before the listing,
+    the stats and the reading, which would not ask the tool for anything otherwise. Deleted is what the bucket no
+    longer has, written what it has."""
     count = bench.amounts.files
     body = os.urandom(SMALL)
     names = [f"bench-{n:05}.conf" for n in range(count)]
@@ -39,6 +39,7 @@ def small_files(bench: Bench, tool: Tool, number: int) -> None:
         with bench.measure(tool.name, "small list", number, mount) as m:
             _list(bench, tool, directory, count)
             m.step("list")
+        drop_caches()
         with bench.measure(tool.name, "small stat", number, mount) as m:
             if any(os.stat(directory / name).st_size != SMALL for name in names):
                 raise ToolError(f"{tool.name}: stat says another size than was written")
