@@ -79,7 +79,7 @@ class DirectoryMoves:
         try:
             await self._require_nothing_below(path)
         except FileSystemError:
-            directory.sealed_until = -1.0
+            directory.distrust()
             raise
 
     async def _require_nothing_below(self, path: str) -> None:
@@ -139,11 +139,11 @@ class DirectoryMoves:
                 else:
                     log.info("%s: was replaced by others while it was being renamed; left alone", info.key)
                     if old_parent is not None:
-                        old_parent.sealed_until = -1.0
+                        old_parent.distrust()
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
         """Files below a renamed directory have other keys now, for those who have them open too."""
-        directory.sealed_until = -1.0
+        directory.distrust()
         for child in list(directory.children.values()):
             if isinstance(child, Directory):
                 self._follow(child, copied)

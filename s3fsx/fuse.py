@@ -123,7 +123,7 @@ class FileSystem(pyfuse3.Operations):
             if node.writer is not None or node.parent is None:
                 life = 0
             else:
-                life = min(life, self._listings.sealed_for(node.parent))
+                life = min(life, self._listings.good_for(node.parent, node.name))
         return replies.entry(node, life)
 
     def _shown(self, node: Node) -> pyfuse3.EntryAttributes:
@@ -149,7 +149,7 @@ class FileSystem(pyfuse3.Operations):
         node = await self._listings.lookup(parent, text)
         if node is not None:
             return self._shown(node)
-        life = min(self._policy.attr_ttl, self._listings.sealed_for(parent))
+        life = min(self._policy.attr_ttl, self._listings.good_for(parent, text))
         if life <= 0:
             raise pyfuse3.FUSEError(errno.ENOENT)
         return replies.absence(life)

@@ -274,7 +274,7 @@ class Namespace:
         else:
             log.info("%s: was replaced by others while it was being renamed; left alone", source.key)
             if node.parent is not None:
-                node.parent.sealed_until = -1.0
+                node.parent.distrust()
 
     async def _committed(self, node: File, old: Version | None) -> None:
         """The target is verified in the bucket: what fails after that must not make a failed backup of it."""

@@ -27,7 +27,7 @@ from .s3options import S3Options
 
 T = TypeVar("T")
 
-METADATA_THREADS = 8
+METADATA_THREADS = 32  # more than a sweep of HEADs (``exact``) takes
 COPY_THREADS = 4
 PUBLISH_THREADS = 4
 

@@ -293,7 +293,7 @@ async def test_a_file_deleted_during_a_listing_stays_deleted(make: Make) -> None
         nursery.start_soon(mount.unlink, "dump/a")
         await trio.sleep(5.5)
         dump.sealed_until = -1.0
-        await mount.listings.refresh(dump, whole=True)
+        await mount.listings.refresh(dump)
         mount.store.release("delete")
     assert await mount.names("dump") == []
 
@@ -327,7 +327,7 @@ async def test_a_listing_between_the_deletion_and_the_end_of_a_rename(mount: Dom
     async def slow_answer(key: str, *, known: ObjectInfo | None = None) -> None:
         await delete(key)
         dump.sealed_until = -1.0
-        await mount.listings.refresh(dump, whole=True)
+        await mount.listings.refresh(dump)
 
     mount.store.delete = slow_answer  # type: ignore[method-assign]
     await mount.rename("dump/a", "dump/b")
