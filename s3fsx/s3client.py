@@ -11,8 +11,10 @@ import boto3.session
 import botocore.config
 import botocore.exceptions
 import botocore.handlers
+import botocore.parsers
+import botocore.session
 
-from . import __version__
+from . import __version__, s3list
 from .config import is_aws
 from .endpoint import PROBE_LIMIT
 from .errors import S3fsxError
@@ -40,6 +42,25 @@ def failure(what: str, error: Exception) -> S3fsxError:
         return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
     cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
     return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
+
+
+class _Parsers(botocore.parsers.ResponseParserFactory):  # type: ignore[misc]  # botocore has no type information
+    """botocore's, but for the pages of listings."""
+
+    def create_parser(self, protocol_name: str) -> Any:
+        return _Parser(super().create_parser(protocol_name))
+
+
+class _Parser:
+    def __init__(self, parser: Any) -> None:
+        self._parser = parser
+
+    def parse(self, response: Mapping[str, Any], shape: Any) -> Any:
+        if shape is not None and shape.name == "ListObjectsV2Output" and response["status_code"] == 200:
+            page = s3list.page(response["body"])
+            if page is not None:
+                return {**page, "ResponseMetadata": {"HTTPStatusCode": 200, "HTTPHeaders": dict(response["headers"])}}
+        return self._parser.parse(response, shape)
 
 
 class ClientMaker:
@@ -78,7 +99,10 @@ class ClientMaker:
         }
         known = botocore.config.Config.OPTION_DEFAULTS
         if self._session is None:
+            session = botocore.session.get_session()
+            session.register_component("response_parser_factory", _Parsers())
             self._session = boto3.session.Session(
+                botocore_session=session,
                 aws_access_key_id=options.access_key,
                 aws_secret_access_key=options.secret_key,
                 aws_session_token=options.session_token,

