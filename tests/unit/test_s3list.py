@@ -82,7 +82,7 @@ def test_a_page_of_something_else_is_no_empty_directory() -> None:
         s3answers.page(s3list.page(document("")) or {}, "d/")
 
 
-@given(st.text(alphabet=st.characters(min_codepoint=32, exclude_categories=("Cs",)), max_size=20))
+@given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0xD7FF), max_size=20))
 def test_any_key(name: str) -> None:
     escaped = name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     body = document(f"<IsTruncated>false</IsTruncated>{ENTRY}".replace("a%20b", escaped))
