@@ -131,15 +131,16 @@ class DirectoryMoves:
             self._follow(node, copied)
             self._listings.tree.move(node, new_parent, new_name)
             node.marker = source in copied
-            for info in objects:
-                if info.key not in there:
-                    continue
-                if _same(info, there[info.key]):
+
+            async def remove(info: ObjectInfo) -> None:
+                if info.key in there and _same(info, there[info.key]):
                     await self._store.delete(info.key, known=info)
-                else:
+                elif info.key in there:
                     log.info("%s: was replaced by others while it was being renamed; left alone", info.key)
                     if old_parent is not None:
                         old_parent.distrust()
+
+            await each(objects, remove)
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
         """Files below a renamed directory have other keys now, for those who have them open too."""
