@@ -124,7 +124,7 @@ class FileSystem(pyfuse3.Operations):
                 life = 0
             else:
                 life = min(life, self._listings.good_for(node.parent, node.name))
-        return replies.entry(node, life)
+        return replies.entry(node, life, 0 if self._listings.guessed(node) else life)
 
     def _shown(self, node: Node) -> pyfuse3.EntryAttributes:
         """An answer that the kernel will have to forget again."""

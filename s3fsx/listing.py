@@ -101,10 +101,13 @@ class Listings:
 
     def good_for(self, directory: Directory, name: str) -> float:
         """Seconds for which what is known of the name may be believed, at least 0."""
-        child = directory.children.get(name)
-        if isinstance(child, File) and self._exact.wanted(child) and not self._exact.by_listing(directory):
-            return 0.0  # asked for when somebody wants to know
         return max(0.0, directory.known_until(name) - trio.current_time())
+
+    def guessed(self, node: Node) -> bool:
+        """Its mode and mtime are asked for when somebody wants to know them."""
+        if not isinstance(node, File) or not self._exact.wanted(node) or node.parent is None:
+            return False
+        return not self._exact.by_listing(node.parent)
 
     # -- directories that are being renamed
 
@@ -140,8 +143,11 @@ class Listings:
 
     # -- asking
 
-    async def lookup(self, directory: Directory, name: str, *, opening: bool = False) -> Node | None:
-        """The node of a name, None when there is none. A known name is answered from memory while the store is down."""
+    async def lookup(
+        self, directory: Directory, name: str, *, attributes: bool = True, opening: bool = False
+    ) -> Node | None:
+        """The node of a name, None when there is none. A known name is answered from memory while the store is down.
+        attributes: False where its mode and mtime do not matter."""
         path = self.child_path(directory, name)
         child = directory.children.get(name)
         if self.layout.is_content(path):
@@ -158,7 +164,7 @@ class Listings:
                     raise
                 return child
         child = directory.children.get(name)
-        if isinstance(child, File) and (opening or not self._exact.by_listing(directory)):
+        if isinstance(child, File) and attributes and (opening or not self._exact.by_listing(directory)):
             await self._exact.make(child)
             child = directory.children.get(name)
         return child

@@ -65,8 +65,8 @@ class Namespace:
         if self._policy.read_only:
             raise FileSystemError(errno.EROFS, "mounted read-only")
 
-    async def _existing(self, parent: Directory, name: str) -> Node:
-        node = await self._listings.lookup(parent, name)
+    async def _existing(self, parent: Directory, name: str, *, attributes: bool = True) -> Node:
+        node = await self._listings.lookup(parent, name, attributes=attributes)
         if node is None:
             raise FileSystemError(errno.ENOENT, f"{self._listings.child_path(parent, name)}: no such file")
         return node
@@ -137,7 +137,7 @@ class Namespace:
 
     async def unlink(self, parent: Directory, name: str) -> None:
         self.require_writable()
-        node = await self._existing(parent, name)
+        node = await self._existing(parent, name, attributes=False)
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
         async with self._change((parent, name)):

@@ -268,6 +268,15 @@ async def test_nobody_looks_so_nothing_is_asked(mount: Domain) -> None:
     assert mount.calls() == {"list_page": 1}
 
 
+async def test_who_deletes_does_not_look(mount: Domain) -> None:
+    """``rm -r``."""
+    for i in range(50):
+        mount.store.poke(mount.key(f"snippets/{i:03}"), b"1", {"mode": "33261"})
+    for name in await mount.names("snippets"):
+        await mount.unlink(f"snippets/{name}")
+    assert mount.calls() == {"list_page": 1, "delete": 50}
+
+
 async def test_who_looks_at_one_after_reading_the_directory_will_look_at_all(make: Make) -> None:
     """``ls -l``: a thousand HEADs one after the other would take a minute at 60 ms."""
     mount = make(FakeStore(latency=(0.06, 0.06)))
