@@ -79,7 +79,7 @@ class DirectoryMoves:
         try:
             await self._require_nothing_below(path)
         except FileSystemError:
-            directory.sealed_until = -1.0
+            directory.distrust()
             raise
 
     async def _require_nothing_below(self, path: str) -> None:
@@ -131,19 +131,20 @@ class DirectoryMoves:
             self._follow(node, copied)
             self._listings.tree.move(node, new_parent, new_name)
             node.marker = source in copied
-            for info in objects:
-                if info.key not in there:
-                    continue
-                if _same(info, there[info.key]):
+
+            async def remove(info: ObjectInfo) -> None:
+                if info.key in there and _same(info, there[info.key]):
                     await self._store.delete(info.key, known=info)
-                else:
+                elif info.key in there:
                     log.info("%s: was replaced by others while it was being renamed; left alone", info.key)
                     if old_parent is not None:
-                        old_parent.sealed_until = -1.0
+                        old_parent.distrust()
+
+            await each(objects, remove)
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
         """Files below a renamed directory have other keys now, for those who have them open too."""
-        directory.sealed_until = -1.0
+        directory.distrust()
         for child in list(directory.children.values()):
             if isinstance(child, Directory):
                 self._follow(child, copied)

@@ -138,7 +138,7 @@ class Files:
         handle = Handle(file, flags)
         if handle.writable or flags & os.O_TRUNC:
             self._namespace.require_writable()
-        if file.unlinked or await self._listings.current(file) is not file:
+        if file.unlinked or await self._listings.current(file, opening=True) is not file:
             raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced or deleted elsewhere")
         if handle.writable:
             if file.writer is None and file.version is not None:

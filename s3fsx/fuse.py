@@ -123,8 +123,8 @@ class FileSystem(pyfuse3.Operations):
             if node.writer is not None or node.parent is None:
                 life = 0
             else:
-                life = min(life, self._listings.sealed_for(node.parent))
-        return replies.entry(node, life)
+                life = min(life, self._listings.good_for(node.parent, node.name))
+        return replies.entry(node, life, 0 if self._listings.guessed(node) else life)
 
     def _shown(self, node: Node) -> pyfuse3.EntryAttributes:
         """An answer that the kernel will have to forget again."""
@@ -149,7 +149,7 @@ class FileSystem(pyfuse3.Operations):
         node = await self._listings.lookup(parent, text)
         if node is not None:
             return self._shown(node)
-        life = min(self._policy.attr_ttl, self._listings.sealed_for(parent))
+        life = min(self._policy.attr_ttl, self._listings.good_for(parent, text))
         if life <= 0:
             raise pyfuse3.FUSEError(errno.ENOENT)
         return replies.absence(life)

@@ -2,6 +2,7 @@
 
 One ListObjectsV2 pass fills a directory and *seals* it: until the seal ends, hits and misses are answered from memory
 (Proxmox looks for ``X.notes`` and ``X.protected`` of every backup). Our own changes update a sealed directory in place.
+In one of several pages single names are asked for, until that has cost as much as the listing that spares the others.
 The content directories of Proxmox exist without asking anybody.
 """
 
@@ -10,33 +11,33 @@ from __future__ import annotations
 import errno
 import logging
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import trio
 
 from .attributes import Attributes, Defaults
 from .cache import MetadataCache
 from .errors import EndpointDown, FileSystemError, NotFound, S3fsxError
+from .exact import Exact
 from .layout import Layout
 from .merge import Merger, Merging
 from .objects import ObjectInfo, Store
 from .pages import Pages
 from .tree import Directory, File, Node, Tree
-from .version import Version
 
 log = logging.getLogger("s3fsx.listing")
 
 # A listing that took long to make lives longer than list_ttl: 10 000 backups are 10 requests, and Proxmox looks at
 # 30 000 names after them; expiring in the middle would double the cost for nothing.
 _LIFE_PER_SECOND_OF_LISTING = 10
-# Above this many files in one directory their exact mode and mtime come with open, not with the listing.
-_EXACT_UP_TO = 1000
-_HEADS_AT_ONCE = 8
+# What a page of a listing costs, in HEADs: 12 of them in Amazon's prices, about as many in time.
+_PAGE = 10
+_MOST_PROBED = 10_000
 # Seconds a change waits for the end of a directory rename (at most rename_limit server-side copies).
 _MOVE_LIMIT = 60.0
-_EXACT_WITHIN = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +59,25 @@ class _Listing:
 
 
 class Listings:
-    """Lookups and listings on a tree. hidden: keys seen that cannot be file names (of the last listings)."""
+    """Lookups and listings on a tree. hidden: keys seen that cannot be file names (of the last listings). ``spawn``
+    starts a background task that outlives the caller."""
 
     def __init__(
-        self, tree: Tree, layout: Layout, store: Store, cache: MetadataCache | None, policy: ListingPolicy
+        self,
+        tree: Tree,
+        layout: Layout,
+        store: Store,
+        cache: MetadataCache | None,
+        policy: ListingPolicy,
+        spawn: Callable[..., Any],
     ) -> None:
         self.tree = tree
         self.layout = layout
         self.store = store
         self.policy = policy
-        self._cache = cache
+        self._spawn = spawn
         self._merger = Merger(tree, layout, cache, policy.defaults)
+        self._exact = Exact(tree, store, cache, self._merger, spawn)
         self._under_way: dict[int, _Listing] = {}
         self._moving: dict[int, trio.Event] = {}
         self.hidden: dict[str, int] = {}
@@ -90,9 +99,15 @@ class Listings:
     def is_content(self, node: Node) -> bool:
         return isinstance(node, Directory) and self.layout.is_content(node.path)
 
-    def sealed_for(self, directory: Directory) -> float:
-        """Seconds the listing of the directory is still good for, at least 0."""
-        return max(0.0, directory.sealed_until - trio.current_time())
+    def good_for(self, directory: Directory, name: str) -> float:
+        """Seconds for which what is known of the name may be believed, at least 0."""
+        return max(0.0, directory.known_until(name) - trio.current_time())
+
+    def guessed(self, node: Node) -> bool:
+        """Its mode and mtime are asked for when somebody wants to know them."""
+        if not isinstance(node, File) or not self._exact.wanted(node) or node.parent is None:
+            return False
+        return not self._exact.by_listing(node.parent)
 
     # -- directories that are being renamed
 
@@ -128,8 +143,11 @@ class Listings:
 
     # -- asking
 
-    async def lookup(self, directory: Directory, name: str) -> Node | None:
-        """The node of a name, None when there is none. A known name is answered from memory while the store is down."""
+    async def lookup(
+        self, directory: Directory, name: str, *, attributes: bool = True, opening: bool = False
+    ) -> Node | None:
+        """The node of a name, None when there is none. A known name is answered from memory while the store is down.
+        attributes: False where its mode and mtime do not matter."""
         path = self.child_path(directory, name)
         child = directory.children.get(name)
         if self.layout.is_content(path):
@@ -138,53 +156,48 @@ class Listings:
             return None
         if isinstance(child, File) and child.writer is not None:
             return child
-        if directory.sealed_until <= trio.current_time():
+        if directory.known_until(name) <= trio.current_time():
             try:
-                if not directory.large:
-                    await self.refresh(directory, whole=False)
-                if directory.sealed_until <= trio.current_time():
-                    await self._probe(directory, name)
+                await self._ask(directory, name)
             except EndpointDown:
                 if child is None:
                     raise
                 return child
         child = directory.children.get(name)
-        if isinstance(child, File):
-            await self.make_exact([child])
+        if isinstance(child, File) and attributes and (opening or not self._exact.by_listing(directory)):
+            await self._exact.make(child)
             child = directory.children.get(name)
         return child
 
     async def children(self, directory: Directory) -> list[Node]:
         """Everything in a directory, in name order."""
         if directory.sealed_until <= trio.current_time():
-            await self.refresh(directory, whole=True)
-        files = [n for n in directory.children.values() if isinstance(n, File)]
-        if len(files) <= _EXACT_UP_TO:
-            await self.make_exact(files)
+            await self.refresh(directory)
+        await self._exact.was_read(directory)
         return [node for _, node in sorted(directory.children.items())]
 
-    async def current(self, node: Node) -> Node | None:
+    async def current(self, node: Node, *, opening: bool = False) -> Node | None:
         """What the name of a node stands for now: the node itself, another one (replaced elsewhere) or None."""
         if isinstance(node, File) and node.unlinked:
             return node if node.handles else None
         if node.parent is None or (isinstance(node, File) and node.writer is not None):
             return node
-        return await self.lookup(node.parent, node.name)
+        return await self.lookup(node.parent, node.name, opening=opening)
 
     # -- listing
 
-    async def refresh(self, directory: Directory, *, whole: bool) -> None:
-        """List the directory and seal it. Without ``whole`` one page is tried, and a directory with more is only
-        marked as large. Callers that come meanwhile share the listing."""
+    async def refresh(self, directory: Directory, *, most: int | None = None) -> None:
+        """List the directory and seal it, unless it has more than ``most`` pages. Callers that come meanwhile share the
+        listing."""
         while (other := self._under_way.get(directory.ino)) is not None:
             await other.done.wait()
             if other.error is not None:
                 raise other.error  # each trying by itself would add up their deadlines
-            if directory.sealed_until > trio.current_time() or (directory.large and not whole):
+            if directory.sealed_until > trio.current_time() or (directory.pages > 1 and most is not None):
                 return
         listing = self._under_way[directory.ino] = _Listing()
         try:
-            await self._list(directory, whole)
+            await self._list(directory, most)
         except S3fsxError as e:
             listing.error = e
             raise
@@ -192,27 +205,30 @@ class Listings:
             del self._under_way[directory.ino]
             listing.done.set()
 
-    async def _list(self, directory: Directory, whole: bool) -> None:
+    async def _list(self, directory: Directory, most: int | None) -> None:
         started = trio.current_time()
         path = directory.path
         merging = Merging(self._merger, directory, started)
         pages = Pages(self.store, self.layout.directory(path))
         directory.handles += 1  # so that nobody trims what is merged already
+        directory.spent = 0
         try:
             while (page := await pages.next()) is not None:
-                if pages.more and not whole:
-                    directory.large = True
+                if pages.more and pages.count == most:
                     return
                 merging.add(page)
                 self._make_room(path)
         finally:
             self.tree.released(directory)
+            if pages.more:
+                directory.pages = max(directory.pages, 2 * pages.count)
         merging.finish()
-        directory.large = pages.count > 1
+        directory.pages = pages.count
         directory.marker = merging.marker
         if merging.hidden and self.hidden.get(path) != merging.hidden:
             log.info("%s: %d keys cannot be shown as files", path or "/", merging.hidden)
         self.hidden[path] = merging.hidden
+        directory.probed.clear()
         took = trio.current_time() - started
         directory.sealed_until = trio.current_time() + max(
             self.policy.list_ttl, _LIFE_PER_SECOND_OF_LISTING * took if self.policy.list_ttl else 0
@@ -233,17 +249,21 @@ class Listings:
 
     def learned(self, file: File, info: ObjectInfo) -> None:
         """A HEAD (or our own publication) told everything about the published version."""
-        if file.version is None or file.version.size != info.size:
-            file.version = Version(info)
-        else:
-            file.version.update(info)
-        self.describe(file)
-        if self._cache is not None:
-            self._cache.put(info)
+        self._merger.learned(file, info)
 
     def changed(self, directory: Directory, name: str) -> None:
         """We changed this name: a listing that began earlier must not undo it."""
         directory.changed[name] = trio.current_time()
+
+    def published(self, directory: Directory, name: str) -> None:
+        """We changed this name, and the store has agreed."""
+        self.changed(directory, name)
+        self._known(directory, name, trio.current_time())
+
+    def _known(self, directory: Directory, name: str, since: float) -> None:
+        if len(directory.probed) >= _MOST_PROBED:
+            directory.probed.clear()
+        directory.probed[name] = since + self.policy.list_ttl
 
     @contextmanager
     def changing(self, *names: tuple[Directory, str]) -> Iterator[None]:
@@ -257,13 +277,33 @@ class Listings:
             raise
         except BaseException:
             for directory, _ in names:
-                directory.sealed_until = -1.0
+                directory.distrust()
             raise
+        else:
+            for directory, name in names:
+                self._known(directory, name, trio.current_time())
         finally:
             for directory, name in names:
                 self.changed(directory, name)
 
     # -- single names
+
+    async def _ask(self, directory: Directory, name: str) -> None:
+        """The store is asked, by a listing where one page is enough."""
+        if directory.pages <= 1:
+            await self.refresh(directory, most=1)
+        if directory.known_until(name) > trio.current_time():
+            return
+        await self._probe(directory, name)
+        if directory.pages > 1 and directory.spent >= _PAGE * directory.pages:
+            directory.spent = 0
+            if directory.ino not in self._under_way:
+                self._spawn(self._list_ahead, directory, 2 * directory.pages)
+
+    async def _list_ahead(self, directory: Directory, most: int) -> None:
+        """Beside the questions for single names, which neither wait for it nor fail with it."""
+        with suppress(S3fsxError):
+            await self.refresh(directory, most=most)
 
     async def _probe(self, directory: Directory, name: str) -> None:
         """Ask for one name of a directory that is too large to list for it."""
@@ -271,9 +311,11 @@ class Listings:
         started = trio.current_time()
         info: ObjectInfo | None = None
         is_directory = False
+        directory.spent += 1
         try:
             info = await self.store.head(self.layout.key(path))
         except NotFound:
+            directory.spent += _PAGE
             page = await self.store.list_page(self.layout.directory(path), limit=1)
             is_directory = bool(page.objects or page.prefixes)
         if directory.changed.get(name, -1.0) >= started:
@@ -286,57 +328,6 @@ class Listings:
             self._merger.directory(directory, name)
         elif child is not None and not self._merger.only_here(child):
             self.tree.detach(child)
-
-    def _needs_head(self, file: File) -> bool:
-        """Mode and mtime of a backup are nobody's concern (Proxmox takes the time from the name), and there are
-        thousands of them; a snippet must know whether it is executable."""
-        if file.exact or file.version is None or file.writer is not None:
-            return False
-        return not (file.name.startswith("vzdump-") and file.parent is not None and file.parent.path == "dump")
-
-    async def make_exact(self, files: list[File]) -> None:
-        """Attributes from the objects' metadata: from the disk cache, else by HEAD. What cannot be had stays as the
-        listing said it."""
-        todo = [file for file in files if self._needs_head(file)]
-        if not todo:
-            return
-        if self._cache is not None:
-            asked = [(file, file.version.info) for file in todo if file.version is not None]
-            known = await self._cache.get_many([info for _, info in asked])
-            for file, info in asked:
-                metadata = known.get(info.key)
-                if metadata is not None and file.version is not None and file.version.info == info:
-                    file.version.metadata = metadata
-                    self.describe(file)
-        rest = iter([file for file in todo if self._needs_head(file)])
-
-        async def worker() -> None:
-            for file in rest:
-                await self._head(file)
-
-        with trio.move_on_after(_EXACT_WITHIN):  # a store that hangs must not hold a listing for each of its files
-            async with trio.open_nursery() as nursery:
-                for _ in range(min(_HEADS_AT_ONCE, len(todo))):
-                    nursery.start_soon(worker)
-
-    async def _head(self, file: File) -> None:
-        version, parent = file.version, file.parent
-        if version is None or parent is None:
-            return
-        started, key = trio.current_time(), version.key
-        info: ObjectInfo | None = None
-        try:
-            info = await self.store.head(key)
-        except NotFound:
-            pass
-        except S3fsxError:
-            return
-        ours = parent.changed.get(file.name, -1.0) >= started or file.parent is not parent or version.key != key
-        if ours or file.version is not version or file.writer is not None or file.unlinked:
-            return
-        if info is None:
-            self.tree.detach(file)
-        elif info.etag == version.etag:
-            self.learned(file, info)
-        else:
-            self._merger.file(parent, file.name, info)
+        self._known(directory, name, started)
+        if directory.ino in self._under_way:
+            self.changed(directory, name)  # it knows less than we do now

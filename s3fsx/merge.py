@@ -57,6 +57,16 @@ class Merger:
         if self._cache is not None:
             self._cache.put(info)  # a HEAD's; a listing tells no metadata
 
+    def learned(self, file: File, info: ObjectInfo) -> None:
+        """A HEAD (or our own publication) told everything about the published version."""
+        if file.version is None or file.version.size != info.size:
+            file.version = Version(info)
+        else:
+            file.version.update(info)
+        self.describe(file)
+        if self._cache is not None:
+            self._cache.put(info)
+
     def describe(self, file: File) -> None:
         """Attributes from what is known of the published version."""
         version = file.version

@@ -100,7 +100,7 @@ class Mount:
         layout = Layout(settings.prefix, settings.layout)
         policy = ListingPolicy(settings.list_ttl, defaults)
         self.tree = Tree(_root_attrs(defaults), _NODES)
-        self.listings = Listings(self.tree, layout, self.verified, cache, policy)
+        self.listings = Listings(self.tree, layout, self.verified, cache, policy, spawn)
         protection = Protection(self.verified)
         transfers = Transfers(self.verified, journal, spawn, protection, slots=Slots(settings.max_uploads))
         publisher = Publisher(self.listings, transfers)

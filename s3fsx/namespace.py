@@ -65,8 +65,8 @@ class Namespace:
         if self._policy.read_only:
             raise FileSystemError(errno.EROFS, "mounted read-only")
 
-    async def _existing(self, parent: Directory, name: str) -> Node:
-        node = await self._listings.lookup(parent, name)
+    async def _existing(self, parent: Directory, name: str, *, attributes: bool = True) -> Node:
+        node = await self._listings.lookup(parent, name, attributes=attributes)
         if node is None:
             raise FileSystemError(errno.ENOENT, f"{self._listings.child_path(parent, name)}: no such file")
         return node
@@ -137,7 +137,7 @@ class Namespace:
 
     async def unlink(self, parent: Directory, name: str) -> None:
         self.require_writable()
-        node = await self._existing(parent, name)
+        node = await self._existing(parent, name, attributes=False)
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
         async with self._change((parent, name)):
@@ -274,7 +274,7 @@ class Namespace:
         else:
             log.info("%s: was replaced by others while it was being renamed; left alone", source.key)
             if node.parent is not None:
-                node.parent.sealed_until = -1.0
+                node.parent.distrust()
 
     async def _committed(self, node: File, old: Version | None) -> None:
         """The target is verified in the bucket: what fails after that must not make a failed backup of it."""

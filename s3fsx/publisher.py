@@ -47,7 +47,7 @@ class Publisher:
             file.created = False
             self._listings.learned(file, writer.base.info)
             if file.parent is not None:
-                self._listings.changed(file.parent, file.name)
+                self._listings.published(file.parent, file.name)
             if file.explicit:
                 file.attrs = wanted
                 await self.store_attributes(file)

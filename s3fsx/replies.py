@@ -13,8 +13,8 @@ _BLOCK = 4096
 _SECTOR = 512
 
 
-def entry(node: Node, life: float) -> pyfuse3.EntryAttributes:
-    """life: seconds the kernel may keep the name and the attributes."""
+def entry(node: Node, name_life: float, life: float) -> pyfuse3.EntryAttributes:
+    """Seconds for which the kernel may keep the name, and the attributes."""
     reply = pyfuse3.EntryAttributes()
     reply.st_ino = node.ino
     reply.generation = 0
@@ -30,7 +30,8 @@ def entry(node: Node, life: float) -> pyfuse3.EntryAttributes:
         reply.st_nlink = 2
         reply.st_size = 0
         reply.st_blocks = 0
-    reply.entry_timeout = reply.attr_timeout = life
+    reply.entry_timeout = name_life
+    reply.attr_timeout = life
     reply.st_uid = attrs.uid
     reply.st_gid = attrs.gid
     reply.st_rdev = 0

@@ -27,7 +27,7 @@ from .threads import in_thread as run_in_thread
 
 T = TypeVar("T")
 
-METADATA_THREADS = 8
+METADATA_THREADS = 32  # more than a sweep of HEADs (``exact``) takes
 COPY_THREADS = 4
 PUBLISH_THREADS = 4
 

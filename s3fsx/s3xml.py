@@ -1,49 +1,71 @@
-"""The document of a listing, as botocore's dictionary; pure. botocore takes 85 ms of CPU for 1000 entries, of which
-dateutil has half; this takes 6."""
+"""One page of ListObjectsV2 as botocore's dictionary, which is most of a listing's cost: botocore takes 85 ms of CPU for
+1000 names, half of them for their dates, this a fifth. Pure."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import UTC, datetime
 from typing import Any
 from xml.etree import ElementTree
 
-_TEXTS = frozenset({"NextContinuationToken", "EncodingType"})
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?Z")
+_SIZE = re.compile(r"[0-9]{1,19}")
+_ENTRY = frozenset({"Key", "LastModified", "ETag", "Size", "StorageClass"})
+_ANSWER = frozenset({"IsTruncated", "EncodingType", "NextContinuationToken"})
+_TRUTH = {"true": True, "false": False}
+
+
+class UnusualError(ValueError):
+    """Not in the usual form: botocore may see more in it."""
 
 
 def listing(body: bytes) -> dict[str, Any]:
-    """Of ListObjectsV2. Raises ValueError where anything is not as usual: botocore may see more in it."""
-    page: dict[str, Any] = {}
+    """What botocore makes of it, as far as ``s3answers.page`` asks for it. Raises UnusualError."""
+    try:
+        return _page(body)
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise UnusualError(str(error)) from None
+
+
+def _page(body: bytes) -> dict[str, Any]:
+    root = ElementTree.fromstring(body)
+    space, _, name = root.tag.rpartition("}")
+    if name != "ListBucketResult":
+        raise UnusualError
+    cut = len(space) + 1 if space else 0
+    answer: dict[str, Any] = {}
     contents: list[dict[str, Any]] = []
     prefixes: list[dict[str, Any]] = []
-    try:
-        root = ElementTree.fromstring(body, ElementTree.XMLParser(encoding="utf-8"))
-    except ElementTree.ParseError as error:
-        raise ValueError(str(error)) from None
-    for child in root:
-        name = _name(child)
-        if name == "Contents":
-            contents.append(_entry(child))
-        elif name == "CommonPrefixes":
-            prefixes.append({_name(below): below.text or "" for below in child})
-        elif name == "IsTruncated":
-            page[name] = {"true": True, "false": False}.get(child.text or "")
-            if page[name] is None:
-                raise ValueError("neither true nor false")
-        elif name in _TEXTS:
-            page[name] = child.text or ""
-    return page | {"Contents": contents, "CommonPrefixes": prefixes}
+    for element in root:
+        tag = element.tag[cut:]
+        if tag == "Contents":
+            contents.append(_entry(element, cut))
+        elif tag == "CommonPrefixes":
+            prefixes.append(_texts(element, cut, frozenset({"Prefix"})))
+        elif tag in _ANSWER:
+            if tag in answer or len(element):
+                raise UnusualError
+            answer[tag] = element.text or ""
+    if "IsTruncated" in answer:
+        answer["IsTruncated"] = _TRUTH[answer["IsTruncated"]]
+    return {**answer, "Contents": contents, "CommonPrefixes": prefixes}
 
 
-def _entry(element: ElementTree.Element) -> dict[str, Any]:
-    entry: dict[str, Any] = {_name(child): child.text or "" for child in element}
-    if "Size" in entry:
-        entry["Size"] = int(entry["Size"])
-    if "LastModified" in entry:
-        entry["LastModified"] = datetime.fromisoformat(entry["LastModified"])
-        if entry["LastModified"].tzinfo is None:
-            raise ValueError("a time of no zone")
+def _entry(element: ElementTree.Element, cut: int) -> dict[str, Any]:
+    entry: dict[str, Any] = _texts(element, cut, _ENTRY)
+    if not _TIME.fullmatch(entry["LastModified"]) or not _SIZE.fullmatch(entry["Size"]):
+        raise UnusualError
+    entry["LastModified"] = datetime.fromisoformat(entry["LastModified"][:-1]).replace(tzinfo=UTC)
+    entry["Size"] = int(entry["Size"])
     return entry
 
 
-def _name(element: ElementTree.Element) -> str:
-    return element.tag.rpartition("}")[2]
+def _texts(element: ElementTree.Element, cut: int, names: frozenset[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for child in element:
+        tag = child.tag[cut:]
+        if tag in names:
+            if tag in found or len(child):
+                raise UnusualError
+            found[tag] = child.text or ""
+    return found

@@ -14,7 +14,7 @@ T = TypeVar("T")
 _AT_ONCE = 8
 
 
-async def each(items: Iterable[T], action: Callable[[T], Awaitable[object]]) -> None:
+async def each(items: Iterable[T], action: Callable[[T], Awaitable[object]], *, at_once: int = _AT_ONCE) -> None:
     """Raises the first failure, after those under way have ended; the rest is then left out."""
     failed: list[S3fsxError] = []
     queue = iter(items)
@@ -29,7 +29,7 @@ async def each(items: Iterable[T], action: Callable[[T], Awaitable[object]]) -> 
                 failed.append(e)
 
     async with trio.open_nursery() as nursery:
-        for _ in range(_AT_ONCE):
+        for _ in range(at_once):
             nursery.start_soon(worker)
     if failed:
         raise failed[0]

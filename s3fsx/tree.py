@@ -94,20 +94,34 @@ class File(Node):
 
 class Directory(Node):
     """sealed_until: monotonic time until which ``children`` is the whole truth about this directory, so that a missing
-    name is answered without asking the store. large: did not fit one page of a listing the last time.
-    marker: the object "dir/" is known to exist. permanent: exists without any object.
+    name is answered without asking the store. probed: the same for single names. pages: of its last listing; of one
+    that was not finished, as many as it may have. spent: on single names since then, in HEADs.
+    marker: the object "dir/" is known to exist. permanent: exists without any object. just_read: and nobody has looked
+    at one of its files since.
     changed: name -> monotonic time of our own change, which a listing begun before it must not undo."""
 
-    __slots__ = ("changed", "children", "large", "marker", "permanent", "sealed_until")
+    __slots__ = ("changed", "children", "just_read", "marker", "pages", "permanent", "probed", "sealed_until", "spent")
 
     def __init__(self, ino: int, parent: Directory | None, name: str, attrs: Attributes) -> None:
         super().__init__(ino, parent, name, attrs)
         self.children: dict[str, Node] = {}
         self.sealed_until = -1.0
-        self.large = False
+        self.probed: dict[str, float] = {}
+        self.pages = 0
+        self.spent = 0
         self.marker = False
         self.permanent = False
+        self.just_read = False
         self.changed: dict[str, float] = {}
+
+    def known_until(self, name: str) -> float:
+        """Monotonic time until which ``children`` is the truth about this name."""
+        return max(self.sealed_until, self.probed.get(name, -1.0))
+
+    def distrust(self) -> None:
+        """Nobody knows what is in it: the store is asked again."""
+        self.sealed_until = -1.0
+        self.probed.clear()
 
 
 class Tree:
@@ -207,6 +221,7 @@ class Tree:
                 if not child.lookups and self._could_go(child):
                     del directory.children[name]
                     del self.nodes[child.ino]
+                    directory.probed.pop(name, None)
                     directory.sealed_until = min(directory.sealed_until, now)
         return len(self.nodes) <= self.limit
 

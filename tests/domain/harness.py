@@ -162,7 +162,7 @@ class Domain:
         root = Attributes(DEFAULTS.dir_mode, DEFAULTS.uid, DEFAULTS.gid, time.time_ns())
         self.tree = Tree(root, o.nodes)
         self.listings = Listings(
-            self.tree, Layout(o.prefix), self.verified, self.cache, ListingPolicy(o.list_ttl, DEFAULTS)
+            self.tree, Layout(o.prefix), self.verified, self.cache, ListingPolicy(o.list_ttl, DEFAULTS), self._spawn
         )
         self.transfers = Transfers(
             self.verified, self.journal, self._spawn, Protection(self.verified), slots=Slots(o.max_uploads)

@@ -63,8 +63,98 @@ async def test_names_of_a_large_directory_are_asked_one_by_one(mount: Domain) ->
     mount.store.poke(mount.key("dump/sub/x"), b"")
     assert isinstance(await mount.lookup("dump/sub"), Directory)
     mount.store.remove(mount.key(f"dump/{names[4321]}"))
+    await trio.sleep(5.1)
     assert await mount.lookup(f"dump/{names[4321]}") is None
     assert len(await mount.names("dump")) == 5000
+
+
+async def test_a_name_that_was_asked_for_is_believed_as_long_as_a_listing(mount: Domain) -> None:
+    """One open is a lookup, a getattr and the open itself, which asked three times."""
+    names = fill(mount, 3000)
+    for _ in range(5):
+        await mount.lookup(f"dump/{names[0]}")
+        await mount.lookup(f"dump/{names[0]}.notes")
+    assert mount.calls() == {"list_page": 2, "head": 2}
+    mount.store.remove(mount.key(f"dump/{names[0]}"))
+    mount.store.poke(mount.key(f"dump/{names[0]}.notes"), b"n")
+    await trio.sleep(5.1)
+    assert await mount.lookup(f"dump/{names[0]}") is None
+    assert isinstance(await mount.lookup(f"dump/{names[0]}.notes"), File)
+
+
+async def test_what_we_changed_in_a_large_directory_is_not_asked_for(mount: Domain) -> None:
+    names = fill(mount, 3000)
+    await mount.unlink(f"dump/{names[1]}")
+    await mount.write("dump/new", b"1")
+    await mount.rename("dump/new", "dump/newer")
+    before = mount.calls()
+    assert await mount.lookup(f"dump/{names[1]}") is None
+    assert await mount.lookup("dump/new") is None
+    assert isinstance(await mount.lookup("dump/newer"), File)
+    assert mount.calls() == before
+
+
+async def test_a_change_that_failed_is_asked_for(mount: Domain) -> None:
+    names = fill(mount, 3000)
+    await mount.lookup(f"dump/{names[1]}")
+    mount.store.fail_next("delete", ServerFault("500"))
+    with pytest.raises(ServerFault):
+        await mount.unlink(f"dump/{names[1]}")
+    mount.store.remove(mount.key(f"dump/{names[1]}"))  # it had its effect
+    await trio.sleep(0.1)
+    assert await mount.lookup(f"dump/{names[1]}") is None
+
+
+async def test_single_names_cost_no_more_than_twice_the_listing(make: Make) -> None:
+    """A scan that began after the listing was out of date: 3000 backups, the questions of a prune."""
+    mount = make(FakeStore(latency=(0.05, 0.05)))
+    names = fill(mount, 3000)
+    for name in names:
+        await mount.lookup(f"dump/{name}")
+        await mount.lookup(f"dump/{name}.protected")
+    calls = mount.calls()
+    assert calls["head"] <= 20
+    assert calls["list_page"] <= 20
+
+
+async def test_a_few_names_are_no_reason_to_list(mount: Domain) -> None:
+    names = fill(mount, 5000)
+    for name in names[:19]:
+        await mount.lookup(f"dump/{name}")
+    assert mount.calls() == {"list_page": 1, "head": 19}
+
+
+async def test_a_directory_of_unknown_size_is_not_listed_to_its_end_for_a_few_names(make: Make) -> None:
+    """What may be spent grows with what was asked for."""
+    mount = make(FakeStore(latency=(0.01, 0.01)))
+    names = fill(mount, 30_000)
+    for name in names[:70]:
+        await mount.lookup(f"dump/{name}")
+    assert mount.calls()["list_page"] <= 1 + 4
+    for name in names[70:300]:
+        await mount.lookup(f"dump/{name}")
+    assert mount.calls()["list_page"] <= 1 + 4 + 16
+
+
+async def test_a_name_asked_for_during_a_listing_is_newer_than_the_listing(make: Make) -> None:
+    mount = make(Slow(), nodes=200_000)
+    names = fill(mount, 2500)
+    await mount.lookup(f"dump/{names[0]}")
+    dump = await mount.directory("dump")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.names, "dump")
+        await trio.sleep(1.5)
+        mount.store.poke(mount.key("dump/a"), b"1")  # its page was there before
+        assert isinstance(await mount.lookup("dump/a"), File)
+    assert "a" in dump.children
+
+
+async def test_names_that_were_asked_for_do_not_pile_up(mount: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3fsx.listing._MOST_PROBED", 5)
+    names = fill(mount, 1500, "snippets")
+    for name in names[:12]:
+        await mount.lookup(f"snippets/{name}")
+    assert 1 <= len((await mount.directory("snippets")).probed) <= 5
 
 
 async def test_many_who_ask_share_one_listing(make: Make) -> None:
@@ -155,13 +245,69 @@ async def test_an_outage_answers_what_needs_no_answer_from_the_store(mount: Doma
     assert await mount.names("dump") == ["a"]
 
 
-async def test_heads_that_hang_do_not_hold_a_listing_for_long(mount: Domain) -> None:
+async def test_heads_that_hang_do_not_hold_whoever_looks_at_all_files_for_long(mount: Domain) -> None:
     for i in range(100):
         mount.store.poke(mount.key(f"snippets/{i}"), b"1")
     mount.store.hang("head")
     started = trio.current_time()
-    assert len(await mount.names("snippets")) == 100
+    names = await mount.names("snippets")
+    assert len(names) == 100
+    assert trio.current_time() == started
+    for name in names:
+        assert isinstance(await mount.lookup(f"snippets/{name}"), File)
     assert trio.current_time() - started <= 10
+
+
+# -- what a listing does not say
+
+
+async def test_nobody_looks_so_nothing_is_asked(mount: Domain) -> None:
+    for i in range(100):
+        mount.store.poke(mount.key(f"snippets/{i:03}"), b"1", {"mode": "33261"})
+    await mount.names("snippets")
+    assert mount.calls() == {"list_page": 1}
+
+
+async def test_who_deletes_does_not_look(mount: Domain) -> None:
+    """``rm -r``."""
+    for i in range(50):
+        mount.store.poke(mount.key(f"snippets/{i:03}"), b"1", {"mode": "33261"})
+    for name in await mount.names("snippets"):
+        await mount.unlink(f"snippets/{name}")
+    assert mount.calls() == {"list_page": 1, "delete": 50}
+
+
+async def test_who_looks_at_one_after_reading_the_directory_will_look_at_all(make: Make) -> None:
+    """``ls -l``: a thousand HEADs one after the other would take a minute at 60 ms."""
+    mount = make(FakeStore(latency=(0.06, 0.06)))
+    for i in range(1000):
+        mount.store.poke(mount.key(f"snippets/{i:03}"), b"1", {"mode": "33261"})
+    names = await mount.names("snippets")
+    started = trio.current_time()
+    for name in names:
+        assert (await mount.file(f"snippets/{name}")).attrs.mode == 0o755
+    assert trio.current_time() - started < 4
+    assert mount.calls()["head"] == 1000
+
+
+async def test_who_asks_by_name_gets_what_he_asks_for(mount: Domain) -> None:
+    for i in range(100):
+        mount.store.poke(mount.key(f"snippets/{i:03}"), b"1", {"mode": "33261"})
+    assert (await mount.file("snippets/050")).attrs.mode == 0o755
+    assert mount.calls() == {"list_page": 1, "head": 1}
+
+
+async def test_in_a_directory_of_more_than_a_thousand_the_listing_is_believed_until_open(mount: Domain) -> None:
+    for i in range(1500):
+        mount.store.poke(mount.key(f"snippets/{i:04}"), b"1", {"mode": "33261"})
+    names = await mount.names("snippets")
+    for name in names:
+        assert (await mount.file(f"snippets/{name}")).attrs.mode == 0o640
+    assert mount.calls() == {"list_page": 2}
+    handle = await mount.open("snippets/0007")
+    assert handle.file.attrs.mode == 0o755
+    await mount.files.release(handle)
+    assert mount.calls() == {"list_page": 2, "head": 1}
 
 
 # -- versions
@@ -293,7 +439,7 @@ async def test_a_file_deleted_during_a_listing_stays_deleted(make: Make) -> None
         nursery.start_soon(mount.unlink, "dump/a")
         await trio.sleep(5.5)
         dump.sealed_until = -1.0
-        await mount.listings.refresh(dump, whole=True)
+        await mount.listings.refresh(dump)
         mount.store.release("delete")
     assert await mount.names("dump") == []
 
@@ -327,7 +473,7 @@ async def test_a_listing_between_the_deletion_and_the_end_of_a_rename(mount: Dom
     async def slow_answer(key: str, *, known: ObjectInfo | None = None) -> None:
         await delete(key)
         dump.sealed_until = -1.0
-        await mount.listings.refresh(dump, whole=True)
+        await mount.listings.refresh(dump)
 
     mount.store.delete = slow_answer  # type: ignore[method-assign]
     await mount.rename("dump/a", "dump/b")
@@ -383,6 +529,7 @@ async def test_a_file_being_written_is_listed_before_it_is_in_the_bucket(small: 
 
 async def test_a_head_overtaken_by_a_rename_does_not_remove_the_new_name(mount: Domain) -> None:
     mount.store.poke(mount.key("snippets/a"), b"1")
+    await mount.names("snippets")
     head, renamed = mount.store.head, trio.Event()
 
     async def first(key: str) -> ObjectInfo:
@@ -392,7 +539,7 @@ async def test_a_head_overtaken_by_a_rename_does_not_remove_the_new_name(mount: 
 
     mount.store.head = first  # type: ignore[method-assign]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(mount.names, "snippets")
+        nursery.start_soon(mount.lookup, "snippets/a")
         await trio.sleep(1)
         a = (await mount.directory("snippets")).children["a"]
         await mount.namespace._rename_file(a, None, mount.key("snippets/b"), "snippets/b")  # type: ignore[arg-type]

@@ -29,8 +29,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
-        "pages", "merge", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace", "files",
-        "mirror",
+        "pages", "merge", "exact", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace",
+        "files", "mirror",
     ),
     "L3 kernel": (
         "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "fuse", "fuseloop",
