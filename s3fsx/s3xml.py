@@ -1,5 +1,5 @@
-"""One page of ListObjectsV2 as botocore's dictionary, which is most of a listing's cost: botocore takes 85 ms of CPU for
-1000 names, half of them for their dates, this a fifth. Pure."""
+"""One page of ListObjectsV2 as botocore's dictionary, which is most of a listing's cost: botocore takes 85 ms of CPU
+for 1000 names, half of them for their dates, this a fifth. Pure."""
 
 from __future__ import annotations
 
