@@ -16,6 +16,9 @@ import trio
 
 # Requests answered without a pass through the scheduler: other tasks wait meanwhile, 0.1 ms each.
 _IN_A_ROW = 8
+# Looks for the next request, 1 us each. A program that writes or reads in sequence makes it within 20 us, and going to
+# sleep and waking up costs more than that.
+_LOOKS = 10
 
 
 class ReadLock:
@@ -51,9 +54,11 @@ class Readable:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLIN)
-        if self._in_a_row < _IN_A_ROW and self._poll.poll(0):
-            self._in_a_row += 1
-            return
+        if self._in_a_row < _IN_A_ROW:
+            for _ in range(_LOOKS):
+                if self._poll.poll(0):
+                    self._in_a_row += 1
+                    return
         self._in_a_row = 0
         await trio.lowlevel.wait_readable(descriptor)
 

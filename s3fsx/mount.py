@@ -29,7 +29,7 @@ from .errors import S3fsxError
 from .files import FilePolicy, Files
 from .forget import keep_forgetting
 from .fuse import FileSystem, KernelPolicy
-from .heap import keep_trimmed, tame_malloc
+from .heap import calm_collector, keep_trimmed, tame_malloc
 from .journal import Journal
 from .layout import Layout
 from .listing import ListingPolicy, Listings
@@ -337,6 +337,7 @@ async def _serve(
         background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held)
         background.start_soon(_kept, keep_forgetting, mount.tree)
         await kernel.tune(mountpoint)
+        calm_collector()
         ready()
         await _first(stop, ended)
         # After a signal requests are still served meanwhile; after an unmount there are none any more.
