@@ -53,9 +53,9 @@ class FilePolicy:
 
 
 class Handle:
-    """One open file description. opener: the thread that opened it."""
+    """One open file description. opener: the thread that opened it. direct: it writes past the kernel's pages."""
 
-    __slots__ = ("append", "created_read_only", "file", "opener", "readable", "reader", "writable")
+    __slots__ = ("append", "created_read_only", "direct", "file", "opener", "readable", "reader", "writable")
 
     def __init__(self, file: File, flags: int) -> None:
         mode = flags & os.O_ACCMODE
@@ -65,6 +65,7 @@ class Handle:
         self.append = bool(flags & os.O_APPEND)
         self.created_read_only = False
         self.opener = 0
+        self.direct = False
         self.reader: Reader | None = None
 
 

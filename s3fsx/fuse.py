@@ -20,7 +20,8 @@ from . import replies, xattrs
 from .attributes import KEPT_BITS, Attributes
 from .callers import Callers
 from .errors import FileSystemError
-from .files import Files, Handle
+from .files import Files
+from .handles import Handles
 from .layout import check_name
 from .listing import Listings
 from .namespace import Namespace
@@ -67,8 +68,7 @@ class FileSystem(pyfuse3.Operations):
         self._callers = callers
         self._policy = policy
         self._now = now
-        self._next_handle = 1
-        self._handles: dict[int, Handle] = {}
+        self._handles = Handles()
         self._directories: dict[int, tuple[Directory, list[Node] | None]] = {}
         self._usage = (0, -_USAGE_EVERY)
         self.requests = Requests(now)
@@ -103,19 +103,6 @@ class FileSystem(pyfuse3.Operations):
         if not isinstance(node, File):
             raise FileSystemError(errno.EISDIR, f"{node.path}: is a directory")
         return node
-
-    def _handle(self, fh: int) -> Handle:
-        handle = self._handles.get(fh)
-        if handle is None:
-            raise FileSystemError(errno.EBADF, "no such handle")
-        return handle
-
-    def _add_handle(self, handle: Handle, ctx: pyfuse3.RequestContext) -> int:
-        handle.opener = ctx.pid
-        number = self._next_handle
-        self._next_handle += 1
-        self._handles[number] = handle
-        return number
 
     def _entry(self, node: Node) -> pyfuse3.EntryAttributes:
         life = self._policy.attr_ttl
@@ -243,8 +230,7 @@ class FileSystem(pyfuse3.Operations):
     async def opendir(self, inode: int, ctx: pyfuse3.RequestContext) -> int:
         directory = self._directory(inode)
         directory.handles += 1
-        number = self._next_handle
-        self._next_handle += 1
+        number = self._handles.number()
         self._directories[number] = (directory, None)
         return number
 
@@ -283,7 +269,7 @@ class FileSystem(pyfuse3.Operations):
         etag = file.version.etag if file.version is not None and file.writer is None else ""
         keep = bool(etag) and etag == file.cached_etag
         file.cached_etag = etag
-        return pyfuse3.FileInfo(fh=self._add_handle(handle, ctx), keep_cache=keep)
+        return self._handles.add(handle, ctx, keep_cache=keep)
 
     @operation
     async def create(
@@ -293,16 +279,16 @@ class FileSystem(pyfuse3.Operations):
         file, handle = await self._files.create(
             self._directory(parent_inode), self._name(name), self._new_attrs(mode, ctx), flags
         )
-        return pyfuse3.FileInfo(fh=self._add_handle(handle, ctx), keep_cache=False), self._shown(file)
+        return self._handles.add(handle, ctx), self._shown(file)
 
     @operation
     async def read(self, fh: int, off: int, size: int) -> Any:  # bytes-like: pyfuse3 takes any buffer
         self._admit()
-        return await self._files.read(self._handle(fh), off, size)
+        return await self._files.read(self._handles.get(fh), off, size)
 
     @operation
     async def write(self, fh: int, off: int, buf: bytes) -> int:
-        handle = self._handle(fh)
+        handle = self._handles.get(fh)
         if self._files.try_append(handle, off, buf):
             return len(buf)
         with self._callers.waits(handle.file.path, handle.opener):
@@ -310,19 +296,19 @@ class FileSystem(pyfuse3.Operations):
 
     @operation
     async def flush(self, fh: int) -> None:
-        handle = self._handle(fh)
+        handle = self._handles.get(fh)
         with self._callers.waits(handle.file.path, handle.opener):
             await self._files.flush(handle)
 
     @operation
     async def fsync(self, fh: int, datasync: bool) -> None:
-        handle = self._handle(fh)
+        handle = self._handles.get(fh)
         with self._callers.waits(handle.file.path, handle.opener):
             await self._files.fsync(handle)
 
     @operation
     async def release(self, fh: int) -> None:
-        await self._files.release(self._handles.pop(fh))
+        await self._files.release(self._handles.remove(fh))
 
     @operation
     async def setattr(

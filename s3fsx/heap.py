@@ -45,8 +45,8 @@ def tame_malloc() -> bool:
 
 
 def calm_collector() -> None:
-    """What is there now (boto3's models, 300 000 objects) is never looked at again, and the rest less often. To be called
-    when everything is loaded."""
+    """What is there now (80 000 objects, most of them boto3's models) is never looked at again, the rest less often.
+    To be called when everything is loaded."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG, _MIDDLE, _OLD)

@@ -57,12 +57,14 @@ class File(Node):
     writer: unpublished content. failed: why the last writer's bytes are lost; told at the next rename.
     cached_etag: the version whose pages the kernel may hold. created: made by us, not published yet, nothing was there.
     explicit: somebody set attributes that the published object may not have yet. writers: handles open for writing.
-    deleted_size: what it had when it was deleted unpublished."""
+    deleted_size: what it had when it was deleted unpublished. direct_writers: those of ``writers`` for whom the kernel
+    keeps no pages."""
 
     __slots__ = (
         "cached_etag",
         "created",
         "deleted_size",
+        "direct_writers",
         "exact",
         "explicit",
         "failed",
@@ -82,6 +84,7 @@ class File(Node):
         self.cached_etag = ""
         self.created = False
         self.deleted_size = 0
+        self.direct_writers = 0
         self.explicit = False
         self.writers = 0
 

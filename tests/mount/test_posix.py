@@ -419,3 +419,37 @@ def test_the_internal_prefix_is_never_listed(mount: Mount) -> None:
     mount.view.put(".s3fsx/anything", b"x")
     assert ".s3fsx" not in os.listdir(mount.path)
     assert not (mount.path / ".s3fsx" / "anything").exists()
+
+
+@pytest.mark.parametrize("reader_first", [True, False])
+def test_a_reader_sees_what_another_program_goes_on_to_write(mount: Mount, reader_first: bool) -> None:
+    """Whichever of the two kinds of handles the kernel has for them."""
+    path = mount.path / "snippets" / "log"
+    path.write_bytes(b"0" * 5000)
+    reader = os.open(path, os.O_RDONLY) if reader_first else -1
+    writer = os.open(path, os.O_WRONLY | os.O_APPEND)
+    if not reader_first:
+        reader = os.open(path, os.O_RDONLY)
+    try:
+        expected = b"0" * 5000
+        for character in b"abc":
+            assert os.pread(reader, 100_000, 0) == expected
+            piece = bytes([character]) * 3000
+            os.write(writer, piece)
+            expected += piece
+        assert os.pread(reader, 100_000, 0) == expected
+        assert path.stat().st_size == len(expected)
+    finally:
+        os.close(reader)
+        os.close(writer)
+    assert path.read_bytes() == expected == mount.view.body("snippets/log")
+
+
+def test_edited_in_place_by_a_program_that_only_writes(mount: Mount) -> None:
+    path = mount.path / "snippets" / "table"
+    path.write_bytes(b"0" * 10_000)
+    assert path.read_bytes() == b"0" * 10_000  # its pages are in the kernel now
+    writer = os.open(path, os.O_WRONLY)
+    os.pwrite(writer, b"1" * 10, 4090)
+    os.close(writer)
+    assert path.read_bytes() == b"0" * 4090 + b"1" * 10 + b"0" * 5900

@@ -33,7 +33,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "files", "mirror",
     ),
     "L3 kernel": (
-        "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "fuse", "fuseloop",
+        "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "handles", "fuse",
+        "fuseloop",
     ),
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "cli", "__main__",
@@ -49,7 +50,7 @@ HOMES: dict[str, set[str]] = {
     "diskcache": {"cache"},
     "isal": {"checksum"},
     "sqlite3": {"journal", "cache"},  # cache: the errors that come through diskcache
-    "pyfuse3": {"forget", "fuse", "fuseloop", "replies", "operation", "mount"},
+    "pyfuse3": {"forget", "fuse", "fuseloop", "handles", "replies", "operation", "mount"},
     "trio": {m for layer, modules in LAYERS.items() if layer != "L0 pure" for m in modules},
 }
 # What a pure module has no business with.
