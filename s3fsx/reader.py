@@ -20,6 +20,9 @@ from .sums import WHOLE
 from .version import Version
 from .window import FIRST, Block, Window
 
+# A block that takes so many seconds comes over a thin link: more at once only bring each nearer to its deadline.
+_SLOW = 5.0
+
 
 class _Fetch:
     """A block on its way or here: ``done`` is set when ``data`` or ``error`` is."""
@@ -64,6 +67,7 @@ class Reader:
         self._stale: Changed | None = None
         self._closed = False
         self._reading = 0
+        self._took = 0.0  # seconds the latest block was under way
         self._unregister = budget.on_pressure(self._give_up)
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
@@ -108,7 +112,8 @@ class Reader:
         waiting = [fetch for fetch in fetches if not fetch.done.is_set()]
         if not waiting:
             return
-        self._window.starved()
+        if self._took < _SLOW:
+            self._window.starved()
         try:
             with trio.fail_after(self._deadline):
                 for fetch in waiting:
@@ -156,9 +161,11 @@ class Reader:
         return fetch
 
     async def _get(self, block: Block, fetch: _Fetch) -> None:
+        began = trio.current_time()
         try:
             with fetch.scope:
                 fetch.data = await self._range(block.start, block.length)
+            self._took = trio.current_time() - began
         except S3fsxError as e:
             fetch.error = e
         finally:

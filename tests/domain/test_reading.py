@@ -47,6 +47,15 @@ async def test_a_sequential_reader_is_fetched_ahead_in_growing_blocks(make: Make
     await mount.nothing_left()
 
 
+@pytest.mark.parametrize(("latency", "farther"), [(0.05, True), (8.0, False)])
+async def test_a_thin_link_is_not_filled_with_more_than_it_carries(make: Make, latency: float, farther: bool) -> None:
+    """A reader that has to wait is fetched further ahead for, but not where each block takes long already."""
+    mount = make(FakeStore(latency=(latency, latency)), read_ahead=64 * MIB, budget=128 * MIB)
+    mount.store.poke(mount.key(PATH), bytes(160 * MIB))
+    await mount.read(PATH)
+    assert (mount.budget.peak > 48 * MIB) == farther
+
+
 async def test_the_head_of_a_huge_file_stays_cheap(mount: Domain) -> None:
     mount.store.poke(mount.key(PATH), bytes(200 * MIB))
     handle = await mount.open(PATH)
