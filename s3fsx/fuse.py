@@ -358,8 +358,8 @@ class FileSystem(pyfuse3.Operations):
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         if not self._policy.xattrs:
             raise pyfuse3.FUSEError(errno.ENOSYS)
-        if not xattrs.is_ours(name):
-            raise pyfuse3.FUSEError(errno.ENODATA)
+        if not xattrs.are_had(name):
+            raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
         return await self._own_xattr(inode, name)
 
     @operation

@@ -9,9 +9,11 @@ _PREFIX = b"user.s3fsx."
 _LEGAL_HOLD = _PREFIX + b"legal_hold"  # asked from the store
 
 
-def is_ours(name: bytes) -> bool:
-    """security.capability is not, for which the kernel asks before every write(2)."""
-    return name.startswith(_PREFIX)
+def are_had(name: bytes) -> bool:
+    """Of this kind. ``ls -l`` asks for security.selinux and the ACL of every file, twice as many requests as for their
+    attributes, until it is told once that a file system has none. The kernel asks for security.capability before
+    every write(2) through its page cache."""
+    return name.startswith(b"user.")
 
 
 def _known(node: Node) -> dict[bytes, str]:

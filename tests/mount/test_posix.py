@@ -453,3 +453,17 @@ def test_edited_in_place_by_a_program_that_only_writes(mount: Mount) -> None:
     os.pwrite(writer, b"1" * 10, 4090)
     os.close(writer)
     assert path.read_bytes() == b"0" * 4090 + b"1" * 10 + b"0" * 5900
+
+
+def test_what_kinds_of_extended_attributes_there_are(mount: Mount) -> None:
+    """ENOTSUP makes ``ls`` ask once and not for every file."""
+    path = mount.path / "snippets" / "a"
+    path.write_text("x")
+    for name, expected in (
+        ("security.selinux", errno.ENOTSUP),
+        ("system.posix_acl_access", errno.ENOTSUP),
+        ("user.else", errno.ENODATA),
+        ("user.s3fsx.else", errno.ENODATA),
+    ):
+        with pytest.raises(OSError, match=f"Errno {expected}"):
+            os.getxattr(path, name)
