@@ -272,7 +272,7 @@ class _Body:
         self._exchange = exchange
         self._length = length
 
-    def read(self, _: int | None = None) -> bytearray:
+    def read(self, _: int | None = None) -> bytes:
         """All of it, however much was asked for."""
         return self._exchange.read(self._length)
 

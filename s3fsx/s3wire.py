@@ -242,7 +242,7 @@ class Exchange:
         self.answer: Answer
         self.plain: Plain | None = None
 
-    def read(self, length: int) -> bytearray:
+    def read(self, length: int) -> bytes:
         """The body, of a plain answer."""
         try:
             data = self.answer.read(length)
