@@ -143,7 +143,7 @@ class BlockCache:
         self._leaving: set[str] = set()  # evicted, their files not deleted yet
         self._queue: deque[_Arrived] = deque()
         self._lease = Lease(budget, 0)
-        self._unregister = budget.on_pressure(lambda promised: self._drop_queue())
+        budget.on_pressure(self._give_up)
         self._wake = trio.Event()
         self._readers = trio.CapacityLimiter(_THREADS)
         self._turn = trio.CapacityLimiter(1)
@@ -378,8 +378,11 @@ class BlockCache:
         self._drop_queue()
         self._wake.set()
 
+    def _give_up(self, _: bool) -> None:
+        self._drop_queue()
+
     def close(self) -> None:
-        self._unregister()
+        self._lease.budget.off_pressure(self._give_up)
         self._drop_queue()
         if self._lock >= 0:
             os.close(self._lock)

@@ -55,13 +55,14 @@ class Budget:
             )
         return Lease(self, reserve)
 
-    def on_pressure(self, give_up: Callable[[bool], None]) -> Callable[[], None]:
-        """Register a function that releases what can be had again; returns the one that unregisters it.
-
-        It is called with ``promised``: False when somebody would like more, True when it is owed to a writer.
-        """
+    def on_pressure(self, give_up: Callable[[bool], None]) -> None:
+        """Register a function that releases what can be had again. Called with ``promised``: False when somebody would
+        like more, True when it is owed to a writer."""
         self._pressure[give_up] = None
-        return lambda: self._pressure.pop(give_up, None)
+
+    def off_pressure(self, give_up: Callable[[bool], None]) -> None:
+        """Harmless when repeated."""
+        self._pressure.pop(give_up, None)
 
     def press(self, *, promised: bool = False) -> None:
         for give_up in list(self._pressure):

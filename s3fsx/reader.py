@@ -68,7 +68,7 @@ class Reader:
         self._closed = False
         self._reading = 0
         self._took = 0.0  # seconds the latest block was under way
-        self._unregister = budget.on_pressure(self._give_up)
+        budget.on_pressure(self._give_up)
 
     async def read(self, offset: int, length: int) -> bytes | memoryview:
         """Up to ``length`` bytes, fewer only at the end of the file."""
@@ -202,7 +202,7 @@ class Reader:
         if self._closed:
             return
         self._closed = True
-        self._unregister()
+        self._lease.budget.off_pressure(self._give_up)
         if self._cached is not None:
             self._cached.close()
         for block in list(self._fetches):

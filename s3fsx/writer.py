@@ -74,7 +74,8 @@ class Writer:
         self.error: S3fsxError | None = None
         self.unsure = False
         self._own = False  # base was written by this writer
-        self._unregister = budget.on_pressure(self._pressed)
+        self._budget = budget
+        budget.on_pressure(self._pressed)
 
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
@@ -347,7 +348,7 @@ class Writer:
     def release_memory(self) -> None:
         """The last descriptor is closed: give the memory back. A settled file needs none."""
         self._content.release_memory()
-        self._unregister()
+        self._budget.off_pressure(self._pressed)
 
     async def discard(self) -> None:
         """The file was deleted, or failed and was closed: nothing of it may stay in the bucket."""

@@ -67,7 +67,7 @@ async def test_what_was_promised_is_asked_for_and_comes(autojump_clock: MockCloc
     assert idle.try_take(60)
     assert reader.try_take(40)
     asked: list[bool] = []
-    unregister = budget.on_pressure(asked.append)
+    budget.on_pressure(asked.append)
     writers = [budget.admit(30) for _ in range(3)]
     async with trio.open_nursery() as nursery:
         for writer in writers:
@@ -82,8 +82,8 @@ async def test_what_was_promised_is_asked_for_and_comes(autojump_clock: MockCloc
     assert not writers[0].try_take(1)
     writers[0].press(1)
     assert asked[-1] is False  # beyond the reservation nothing is owed
-    unregister()
-    unregister()  # harmless
+    budget.off_pressure(asked.append)
+    budget.off_pressure(asked.append)  # harmless
     budget.press()
     assert asked.count(False) == 1
 
