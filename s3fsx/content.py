@@ -115,6 +115,8 @@ class Content:
         size = len(data)
         if not self.loaded or offset != buffer.end or buffer.length + size > self._target():
             return False
+        if offset + size > self._capacity:
+            return False
         if buffer.room < size and not (size <= CHUNK and buffer.try_reserve()):
             return False
         buffer.write(buffer.length, data)
@@ -194,8 +196,9 @@ class Content:
 
     @property
     def could_shed(self) -> bool:
-        """The buffer holds more than the reservation, and is enough for a part."""
-        return not self._schedule.uniform and self._buffer.length >= MIN_PART and self._lease.held > self._lease.reserve
+        """The buffer holds more than the reservation, and is enough for a part that is not the last possible one."""
+        enough = self._buffer.length >= MIN_PART and self._lease.held > self._lease.reserve
+        return enough and not self._schedule.uniform and self._number < MAX_PARTS
 
     async def shed(self, *, published: bool) -> None:
         """Give up memory that is promised to another writer: send the part as it is, forget what can be read again."""

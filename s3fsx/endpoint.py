@@ -30,7 +30,7 @@ from typing import TypeVar
 
 import trio
 
-from .errors import ConnectionFailed, DeadlineExceeded, EndpointDown, ServerFault, StoreError, Transient
+from .errors import ConnectionFailed, DeadlineExceeded, EndpointDown, S3fsxError, ServerFault, StoreError, Transient
 from .patience import Patience
 
 T = TypeVar("T")
@@ -131,6 +131,9 @@ class Endpoint:
         try:
             with self.patience.scope(what) if patient else nullcontext():
                 return await self._call(attempt, what, deadline, attempts, through_outage, interrupt)
+        except S3fsxError as error:
+            error.with_traceback(None)  # whose frames have it and what was sent: a cycle, for the collector
+            raise
         finally:
             self._waiting -= 1
 

@@ -39,6 +39,7 @@ class Exact:
         self._spawn = spawn
         self._asking: dict[int, trio.Event] = {}  # HEADs under way, by inode
         self._rest_until = -1.0
+        self._sweeping = trio.CapacityLimiter(_AT_ONCE)  # of all directories
 
     def wanted(self, file: File) -> bool:
         """Mode and mtime of a backup are nobody's concern (Proxmox takes the time from the name), and there are
@@ -85,7 +86,12 @@ class Exact:
     async def _make_all(self, directory: Directory) -> None:
         """In the order in which readdir told them."""
         files = [child for _, child in sorted(directory.children.items()) if isinstance(child, File)]
-        await each(files, self._ask, at_once=_AT_ONCE)
+        await each(files, self._ask_in_turn, at_once=_AT_ONCE)
+
+    async def _ask_in_turn(self, file: File) -> None:
+        if self.wanted(file):
+            async with self._sweeping:
+                await self._ask(file)
 
     async def _ask(self, file: File) -> None:
         under_way = self._asking.get(file.ino)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import trio
@@ -144,6 +144,7 @@ class Files:
         if handle.writable:
             if file.writer is None and file.version is not None:
                 await self._protection.require_free(file.version.key)
+                await self._publisher.ask_attributes(file)  # they go with the new content
             writer = await self._writer(file)
             file.writers += 1
             file.handles += 1
@@ -207,8 +208,7 @@ class Files:
         return file, handle
 
     async def release(self, handle: Handle) -> None:
-        """The last descriptor of a handle is closed. Nobody sees an error of this, so nothing is decided here but
-        what a failed or never flushed file leaves behind."""
+        """The last descriptor is closed; nobody sees an error of what a failed or never flushed file leaves behind."""
         file = handle.file
         if handle.reader is not None:
             handle.reader.close()
@@ -338,8 +338,13 @@ class Files:
         finally:
             await self.release(handle)
 
+    async def change_attributes(self, file: File, changes: Mapping[str, int]) -> None:
+        """chmod, chown, utimens. The others stay what they are in the bucket, which a listing does not tell."""
+        await self._publisher.ask_attributes(file)
+        await self.set_attributes(file, replace(file.attrs, **changes))
+
     async def set_attributes(self, file: File, attrs: Attributes) -> None:
-        """chmod, chown, utimens. Goes with the content while that is unpublished, else by a copy onto itself."""
+        """Goes with the content while that is unpublished, else by a copy onto itself."""
         self._namespace.require_writable()
         if attrs == file.attrs and file.exact:
             return

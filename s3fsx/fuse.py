@@ -322,21 +322,12 @@ class FileSystem(pyfuse3.Operations):
         node = self._node(inode)
         if fields.update_size:
             await self._files.truncate(self._file(inode), attr.st_size)
-        attrs = node.attrs
-        if fields.update_mode:
-            attrs = replace(attrs, mode=attr.st_mode & KEPT_BITS)
-        if fields.update_uid:
-            attrs = replace(attrs, uid=attr.st_uid)
-        if fields.update_gid:
-            attrs = replace(attrs, gid=attr.st_gid)
-        if fields.update_mtime:
-            attrs = replace(attrs, mtime_ns=attr.st_mtime_ns)
-        if attrs != node.attrs:
+        if changes := _changes(attr, fields):
             self._namespace.require_writable()
             if isinstance(node, File):
-                await self._files.set_attributes(node, attrs)
+                await self._files.change_attributes(node, changes)
             else:
-                node.attrs = attrs  # of directories: accepted, kept while the mount lasts
+                node.attrs = replace(node.attrs, **changes)  # of directories: accepted, kept while the mount lasts
         return self._entry(node)
 
     # -- the mount
@@ -383,3 +374,17 @@ class FileSystem(pyfuse3.Operations):
     @operation
     async def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         raise FileSystemError(errno.EOPNOTSUPP, "extended attributes are read-only")
+
+
+def _changes(attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> dict[str, int]:
+    """Of ``Attributes``, what is to be set."""
+    changes: dict[str, int] = {}
+    if fields.update_mode:
+        changes["mode"] = attr.st_mode & KEPT_BITS
+    if fields.update_uid:
+        changes["uid"] = attr.st_uid
+    if fields.update_gid:
+        changes["gid"] = attr.st_gid
+    if fields.update_mtime:
+        changes["mtime_ns"] = attr.st_mtime_ns
+    return changes

@@ -60,6 +60,22 @@ class Publisher:
             file.writer.release_memory()
             file.writer = None
 
+    async def ask_attributes(self, file: File) -> None:
+        """``attrs`` are those of the published object afterwards, also where a listing has left them to be guessed.
+        Raises what the store raised, ESTALE for another version."""
+        version = file.version
+        if version is not None and not file.exact:
+            await self._ask(file, version)
+            if file.version is version and not file.exact:
+                self._listings.describe(file)
+
+    async def _ask(self, file: File, version: Version) -> None:
+        if version.metadata is None:
+            info = await self._store.head(version.key)
+            if info.etag != version.etag:
+                raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced elsewhere")
+            version.update(info)
+
     async def store_attributes(self, file: File) -> None:
         """Make the published object's metadata agree with ``attrs``, by a copy onto itself. Above 5 GiB, where that
         would be a multipart copy, they stay in memory only. After a failure ``attrs`` are those of the object again."""
@@ -76,11 +92,7 @@ class Publisher:
 
     async def _store_attributes(self, file: File, version: Version) -> None:
         wanted = file.attrs
-        if version.metadata is None:
-            info = await self._store.head(version.key)
-            if info.etag != version.etag:
-                raise FileSystemError(errno.ESTALE, f"{file.path}: was replaced elsewhere")
-            version.update(info)
+        await self._ask(file, version)
         old = dict(version.metadata or {})
         new = {**old, **to_metadata(wanted)}
         file.exact = True

@@ -231,27 +231,34 @@ class Requests:
         run = _Run()
         limiter = lane.limiter if place is None else trio.CapacityLimiter(1)
 
-        def in_thread() -> T:
+        def in_thread() -> T | S3fsxError:
+            """A failure is returned: raised here, trio's frames and it would keep each other and the body in memory
+            until a collection, which is rare (``heap``); so would the context of one that is raised in a handler."""
             if not run.begin():
                 raise AssertionError("abandoned before it began")  # nobody hears it
             try:
                 return work(self.client(lane.client))
-            except S3fsxError:
-                raise
+            except S3fsxError as error:
+                error.__context__ = None
+                return error.with_traceback(None)
             except Exception as error:
-                failure = self._translate(what, error)
+                return self._translate(what, error)
             finally:
                 run.end()
-            raise failure  # outside of the handler: its context would keep a body's buffers alive
 
         self.count[operation] += 1
         try:
-            result: T = await run_in_thread(in_thread, limiter=limiter, abandon=lane.abandon)
+            result: T | S3fsxError = await run_in_thread(in_thread, limiter=limiter, abandon=lane.abandon)
         except trio.Cancelled:
             if run.leave():
                 self._leave(run, place, changes)
             raise
-        return result
+        if not isinstance(result, S3fsxError):
+            return result
+        try:
+            raise result
+        finally:
+            del result
 
     def _leave(self, run: _Run, place: _Place | None, key: str) -> None:
         if place is not None:

@@ -131,6 +131,7 @@ class Upload:
             if self.error is None:
                 await self.send(number, payload)
         except S3fsxError as e:
+            e.with_traceback(None)  # which would keep the payload
             self.error = self.error or e
         finally:
             sent()

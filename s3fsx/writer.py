@@ -342,7 +342,7 @@ class Writer:
 
     def _fail(self, error: S3fsxError) -> None:
         if self.error is None:
-            self.error = error
+            self.error = error.with_traceback(None)  # which would keep what could not be sent
             self._content.drop_upload()
 
     def release_memory(self) -> None:

@@ -21,6 +21,7 @@ from .node import SoakError, environment
 _SCRIPT = Path(__file__).parents[1] / "rgw.py"
 _PYTHON = "/usr/bin/python3"  # the distribution's: python3-rados is compiled for it
 BUCKET = "soak"
+_PIECE = 8 << 20  # a whole object would be in memory at once
 
 
 class Rgw:
@@ -100,11 +101,16 @@ class Bucket:
         found = {entry["Key"].removeprefix(self.prefix): int(entry["Size"]) for entry in entries}
         return {path: size for path, size in found.items() if not path.endswith("/") and not path.startswith(".s3fsx/")}
 
+    def _pieces(self, key: str) -> Iterator[bytes]:
+        size = self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+        for start in range(0, size, _PIECE):
+            wanted = f"bytes={start}-{min(start + _PIECE, size) - 1}"
+            yield self._client.get_object(Bucket=self.bucket, Key=key, Range=wanted)["Body"].read()
+
     def difference(self, path: str, content: Content) -> str:
         """What is wrong with an object; "" when it is what it must be, byte by byte."""
-        body = self._client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
         index, rest = 0, b""
-        for piece in body.iter_chunks(BLOCK):
+        for piece in self._pieces(self.prefix + path):
             rest += piece
             while len(rest) >= BLOCK or (rest and index * BLOCK + len(rest) >= content.size):
                 expected = content.block(index) if index < content.blocks else b""

@@ -11,6 +11,7 @@ import trio
 
 from s3fsx.attributes import Attributes, to_metadata
 from s3fsx.errors import FileSystemError, ServerFault
+from s3fsx.tree import File
 from tests.domain.harness import ATTRS, DEFAULTS, SMALL_COPY, SMALL_PART, Domain, pattern
 
 HOOK = Attributes(0o755, 12, 34, 1_600_000_000_123_456_789)
@@ -159,3 +160,45 @@ async def test_a_chmod_elsewhere_is_seen_although_the_etag_stays(small: Domain) 
     await trio.sleep(6)
     assert await small.file("snippets/a") is file
     assert file.attrs.mode == 0o600
+
+
+async def test_what_a_listing_has_left_to_be_guessed_is_never_stored(small: Domain) -> None:
+    """ls and then touch: the kernel knows the name from readdir, and asks for no attribute before it sets one."""
+    small.store.poke(small.key("snippets/hook"), b"x", {**to_metadata(HOOK), "colour": "red"})
+    (file,) = await small.listings.children(await small.directory("snippets"))
+    assert isinstance(file, File)
+    assert not file.exact
+    await small.files.change_attributes(file, {"mtime_ns": 7_000_000_000})
+    assert await stored_attrs(small, "snippets/hook") == to_metadata(replace(HOOK, mtime_ns=7_000_000_000))
+    assert small.store.objects["pve/snippets/hook"].metadata["colour"] == "red"
+    assert file.attrs == replace(HOOK, mtime_ns=7_000_000_000)
+
+
+async def test_a_mode_that_was_guessed_right_by_chance_is_stored(small: Domain) -> None:
+    small.store.poke(small.key("snippets/hook"), b"x", to_metadata(HOOK))
+    (file,) = await small.listings.children(await small.directory("snippets"))
+    assert isinstance(file, File)
+    await small.files.change_attributes(file, {"mode": file.attrs.mode})
+    assert await stored_attrs(small, "snippets/hook") == to_metadata(replace(HOOK, mode=DEFAULTS.file_mode))
+
+
+async def test_attributes_that_cannot_be_asked_for_are_not_changed(small: Domain) -> None:
+    small.store.poke(small.key("snippets/hook"), b"x", to_metadata(HOOK))
+    (file,) = await small.listings.children(await small.directory("snippets"))
+    assert isinstance(file, File)
+    small.store.fail_next("head", ServerFault("500"))
+    with pytest.raises(ServerFault):
+        await small.files.change_attributes(file, {"uid": 7})
+    assert await stored_attrs(small, "snippets/hook") == to_metadata(HOOK)
+
+
+@pytest.mark.parametrize(("path", "failures"), [("snippets/hook", 1), ("dump/vzdump-qemu-1.log", 0)])
+async def test_a_rewrite_keeps_the_mode_that_was_not_shown(small: Domain, path: str, failures: int) -> None:
+    """After one question without an answer no other is asked for ten seconds; and none at all of backups."""
+    small.store.poke(small.key(path), b"x", {**to_metadata(HOOK), "colour": "red"})
+    if failures:
+        small.store.fail_next("head", ServerFault("500"), times=failures)
+    assert (await small.file(path)).attrs.mode == DEFAULTS.file_mode
+    await small.write(path, b"new")
+    metadata = small.store.objects[small.key(path)].metadata
+    assert (metadata["mode"], metadata["uid"], metadata["colour"]) == (to_metadata(HOOK)["mode"], "12", "red")

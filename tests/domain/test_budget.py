@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 
+import pytest
 import trio
 
+from s3fsx.errors import ServerFault
+from s3fsx.memory import Budget
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -134,3 +139,34 @@ async def test_twenty_writers_and_readers_on_a_store_that_stalls(make: Make, sch
     assert max(ended.values()) - started < 120
     assert mount.budget.peak <= 20 * RESERVE
     await mount.nothing_left()
+
+
+class Chunk(bytearray):
+    """One that can be watched."""
+
+
+@pytest.mark.parametrize("op", ["put", "upload_part", "complete_upload"])
+async def test_memory_of_what_failed_is_free_without_the_collector(
+    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch, op: str
+) -> None:
+    """Which looks seldom: a backup that failed would stay in memory until the next one is half written."""
+    chunks: list[weakref.ref[Chunk]] = []
+
+    def new_chunk(_: Budget) -> bytearray:
+        chunk = Chunk(KIB)
+        chunks.append(weakref.ref(chunk))
+        return chunk
+
+    monkeypatch.setattr(Budget, "new_chunk", new_chunk)
+    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+    mount.store.fail_next(op, ServerFault("500"), times=9)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ServerFault):
+            await mount.write("dump/a", pattern((7 if op == "put" else 30) * KIB))
+        await mount.idle()
+        assert chunks
+        assert [chunk for chunk in chunks if chunk() is not None] == []
+    finally:
+        gc.enable()

@@ -10,6 +10,7 @@ import trio
 
 from s3fsx.errors import EndpointDown, FileSystemError, ServerFault
 from s3fsx.objects import ObjectInfo
+from s3fsx.s3lanes import METADATA_THREADS
 from s3fsx.tree import Directory, File
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
@@ -187,6 +188,23 @@ async def test_many_who_ask_share_one_failure(mount: Domain) -> None:
     assert trio.current_time() - started == pytest.approx(10)
     mount.store.release("list_page")
     assert await mount.names("dump") == []
+
+
+async def test_sweeps_of_several_directories_leave_room_for_other_questions(make: Make) -> None:
+    """All questions share the threads and deadlines of the metadata lane."""
+    mount = make(FakeStore(latency=(1.0, 1.0)))
+    directories = ["snippets", "template/iso", "import"]
+    for directory in directories:
+        for i in range(60):
+            mount.store.poke(mount.key(f"{directory}/{i:02}"), b"x")
+        await mount.names(directory)
+    async with trio.open_nursery() as nursery:
+        for directory in directories:
+            nursery.start_soon(mount.lookup, f"{directory}/00")
+    await mount.idle()
+    assert mount.calls()["head"] == 180
+    assert mount.store.peak["head"] <= 24 + len(directories)
+    assert 24 + len(directories) < METADATA_THREADS
 
 
 async def test_what_others_do_is_seen_within_the_ttl(mount: Domain) -> None:

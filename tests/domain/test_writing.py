@@ -217,6 +217,38 @@ async def test_more_parts_than_s3_has_is_too_large(
     await mount.nothing_left()
 
 
+async def test_the_byte_that_makes_an_object_too_large_is_refused(
+    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it is appended to a part that has room for it."""
+    monkeypatch.setattr("s3fsx.parts.MAX_OBJECT", 20 * KIB)
+    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+    handle = await mount.create("dump/a")
+    await mount.fill(handle, pattern(20 * KIB), step=KIB)
+    assert not mount.files.try_append(handle, 20 * KIB, b"x")
+    with pytest.raises(TooLarge):
+        await mount.fill(handle, b"x", offset=20 * KIB)
+    with pytest.raises(TooLarge):
+        await mount.close(handle)
+    await mount.nothing_left()
+
+
+async def test_the_last_part_is_not_sent_because_another_wants_memory(
+    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There would be no number left for what comes after it."""
+    monkeypatch.setattr("s3fsx.content.MAX_PARTS", 3)
+    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+    handle = await mount.create("dump/a")
+    await mount.fill(handle, pattern(2 * SMALL_PART + 6 * KIB), step=KIB)
+    mount.budget.press(promised=True)
+    await mount.idle()
+    await mount.fill(handle, b"end", offset=2 * SMALL_PART + 6 * KIB)
+    await mount.close(handle)
+    assert mount.stored("dump/a") == pattern(2 * SMALL_PART + 6 * KIB) + b"end"
+    await mount.nothing_left()
+
+
 # -- failures
 
 

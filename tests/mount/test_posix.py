@@ -467,3 +467,16 @@ def test_what_kinds_of_extended_attributes_there_are(mount: Mount) -> None:
     ):
         with pytest.raises(OSError, match=f"Errno {expected}"):
             os.getxattr(path, name)
+
+
+def test_who_sets_one_attribute_after_ls_keeps_the_others(mount: Mount) -> None:
+    """The kernel has the name from readdir, with what a listing tells, and asks for nothing before it sets one."""
+    stored = {"mode": str(0o100755), "uid": "12", "gid": "34", "mtime": "1600000000"}
+    mount.view.put("snippets/hook", b"#!/bin/sh\n", **stored)
+    mount.view.put("snippets/other", b"#!/bin/sh\n", **stored)
+    assert sorted(os.listdir(mount.path / "snippets")) == ["hook", "other"]
+    os.utime(mount.path / "snippets/hook", (7, 7))
+    (mount.path / "snippets/other").chmod(0o644)  # which is also what is shown of a file without a mode
+    hook, other = (mount.path / "snippets/hook").stat(), (mount.path / "snippets/other").stat()
+    assert (hook.st_mode, hook.st_uid, hook.st_gid, hook.st_mtime) == (0o100755, 12, 34, 7)
+    assert (other.st_mode, other.st_uid, other.st_gid, other.st_mtime) == (0o100644, 12, 34, 1_600_000_000)

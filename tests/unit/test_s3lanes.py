@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import trio
 
 from s3fsx.endpoint import Endpoint
-from s3fsx.errors import EndpointDown, S3fsxError
+from s3fsx.errors import ConnectionFailed, EndpointDown, S3fsxError
 from s3fsx.s3lanes import PUBLISH_THREADS, Lane, Lanes, Requests
 from s3fsx.s3options import S3Options
 
@@ -93,3 +96,30 @@ async def test_the_wait_for_it_ends_with_the_outage_patience() -> None:
         await store.run(store.lanes.settle, "ABORT", "dump/a")
     store.go.set()
     await eventually(lambda: store.done == ["COMPLETE"])
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+async def test_what_a_failed_request_was_to_send_is_free_without_the_collector(attempts: int) -> None:
+    store, bodies = Store(), []
+
+    class Body:
+        """One that can be watched."""
+
+    async def fail() -> None:
+        body = Body()
+        bodies.append(weakref.ref(body))
+
+        def work(_: Any, body: Body = body) -> None:
+            raise ConnectionFailed("reset")
+
+        await store.requests.run(replace(store.lanes.put, attempts=attempts), "PutObject", "PUT a", work)
+
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with pytest.raises(ConnectionFailed):
+                await fail()
+        await eventually(lambda: all(body() is None for body in bodies))
+    finally:
+        gc.enable()
