@@ -12,7 +12,7 @@ from typing import Any
 import trio
 
 from .cache import MetadataCache
-from .errors import NotFound, S3fsxError
+from .errors import DeadlineExceeded, EndpointDown, NotFound, S3fsxError, Transient
 from .merge import Merger
 from .objects import ObjectInfo, Store
 from .several import each
@@ -117,9 +117,11 @@ class Exact:
             info = await self._store.head(key)
         except NotFound:
             pass
-        except S3fsxError:
+        except (Transient, DeadlineExceeded, EndpointDown):
             self._rest_until = trio.current_time() + _REST
             return
+        except S3fsxError:
+            return  # refused, which says nothing about others: one that is encrypted with a key of its own, say
         ours = parent.changed.get(file.name, -1.0) >= started or file.parent is not parent or version.key != key
         if ours or file.version is not version or file.writer is not None or file.unlinked:
             return

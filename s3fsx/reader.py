@@ -85,9 +85,18 @@ class Reader:
         for block in plan.drop:
             self._drop(block)
         fetches = [(block, self._fetch(block, needed=True)) for block in plan.need]
-        for block in plan.ahead:
-            if self._fetch(block, needed=False) is None:
+        for block in plan.ahead:  # but what was given up for those above
+            if self._window.knows(block) and self._fetch(block, needed=False) is None:
                 self._window.forget(block)
+        try:
+            return await self._together(offset, end, fetches)
+        finally:
+            for block in plan.need:
+                if not self._window.knows(block):
+                    self._drop(block)  # given up for another block of this read, before it was fetched
+
+    async def _together(self, offset: int, end: int, fetches: list[tuple[Block, _Fetch | None]]) -> bytes | memoryview:
+        """What was asked for, of the blocks that cover it."""
         if any(fetch is None for _, fetch in fetches):
             return await self._direct(offset, end - offset)
         self._reading += 1

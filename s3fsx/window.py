@@ -134,6 +134,10 @@ class Window:
         """How many bytes beyond its front the latest run may plan now."""
         return self._ahead(self._runs[-1]) if self._runs else 0
 
+    def knows(self, block: Block) -> bool:
+        """It is planned, and not dropped."""
+        return block in self._unread
+
     def holds(self, offset: int, end: int) -> bool:
         """Some of these bytes are in a known block."""
         return bool(self._overlapping(offset, end))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import os
 import weakref
+from random import Random
 
 import pytest
 import trio
 
 from s3fsx.errors import ServerFault
 from s3fsx.memory import Budget
+from s3fsx.window import Window
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -170,3 +172,38 @@ async def test_memory_of_what_failed_is_free_without_the_collector(
         assert [chunk for chunk in chunks if chunk() is not None] == []
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 25, 36, 55])
+async def test_readers_short_of_memory_hold_no_block_that_they_have_forgotten(
+    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """It would stay until the file is closed: what is fetched first can take the place of what was planned after it."""
+    for name, size in {"BLOCK": 8, "NEAR": 4, "BACK": 1, "IDLE": 4, "GRAIN": 1}.items():
+        monkeypatch.setattr(f"s3fsx.window.{name}", size * KIB)
+    monkeypatch.setattr(Window.__init__, "__kwdefaults__", {"first": KIB, "block": 8 * KIB})
+    random = Random(seed)
+    mount = make(
+        FakeStore(latency=(0.01, 0.1), seed=seed),
+        schedule=schedule,
+        budget=random.choice([20, 32, 48, 64]) * KIB,
+        read_ahead=random.choice([16, 32, 64]) * KIB,
+    )
+    content = pattern(400 * KIB)
+    mount.store.poke(mount.key("template/iso/a"), content)
+
+    async def read(reader: Random) -> None:
+        handle = await mount.open("template/iso/a")
+        offset = 0
+        while offset < len(content):
+            size = reader.choice([512, 1024, 4096])
+            assert bytes(await mount.files.read(handle, offset, size)) == content[offset : offset + size]
+            assert handle.reader is not None
+            assert all(handle.reader._window.knows(block) for block in handle.reader._fetches)
+            offset = reader.randrange(len(content)) if reader.random() < 0.02 else offset + size
+        await mount.files.release(handle)
+
+    async with trio.open_nursery() as nursery:
+        for n in range(3):
+            nursery.start_soon(read, Random(seed * 1000 + n))
+    await mount.nothing_left()

@@ -8,12 +8,12 @@ import os
 import pytest
 import trio
 
-from s3fsx.errors import EndpointDown, FileSystemError, ServerFault
+from s3fsx.errors import AccessDenied, EndpointDown, FileSystemError, ServerFault
 from s3fsx.objects import ObjectInfo
 from s3fsx.s3lanes import METADATA_THREADS
 from s3fsx.tree import Directory, File
 from tests.domain.conftest import Make
-from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
+from tests.domain.harness import DEFAULTS, KIB, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
 
 
@@ -188,6 +188,15 @@ async def test_many_who_ask_share_one_failure(mount: Domain) -> None:
     assert trio.current_time() - started == pytest.approx(10)
     mount.store.release("list_page")
     assert await mount.names("dump") == []
+
+
+async def test_one_object_that_may_not_be_asked_for_is_no_reason_to_guess_the_others(mount: Domain) -> None:
+    for name in ("a", "b", "c"):
+        mount.store.poke(mount.key(f"snippets/{name}"), b"x", {"mode": "33261"})
+    mount.store.fail_next("head", AccessDenied("403"))
+    assert await mount.names("snippets") == ["a", "b", "c"]
+    shown = [(await mount.file(f"snippets/{name}")).attrs.mode for name in ("a", "b", "c")]
+    assert shown == [DEFAULTS.file_mode, 0o755, 0o755]
 
 
 async def test_sweeps_of_several_directories_leave_room_for_other_questions(make: Make) -> None:
