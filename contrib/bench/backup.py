@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
 from time import monotonic
 
 from . import data
-from .bench import Bench, call
+from .bench import Bench, Measurement, call
 from .data import BACKUP
 from .tools import Tool, ToolError
 
@@ -29,17 +30,21 @@ def write(bench: Bench, tool: Tool, number: int) -> None:
         path = mount.path / WRITTEN
         path.parent.mkdir(exist_ok=True)
         with bench.measure(tool.name, "write", number, mount) as m:
-            m.size = size
-            target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            try:
-                data.write_to(target, bench.data, size)
-                m.step("write")
-            finally:
-                os.close(target)
-            m.step("close")
+            _stream(bench, path, m)
             if mount.stores:
                 await_whole(bench, WRITTEN, size, m.ours)
                 m.step("in bucket")
+
+
+def _stream(bench: Bench, path: Path, m: Measurement) -> None:
+    m.size = bench.data.size
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        data.write_to(target, bench.data, m.size)
+        m.step("write")
+    finally:
+        os.close(target)
+    m.step("close")
 
 
 def vzdump(bench: Bench, tool: Tool, number: int) -> None:
@@ -50,14 +55,7 @@ def vzdump(bench: Bench, tool: Tool, number: int) -> None:
         temporary, final = mount.path / f"{STEM}.vma.dat", mount.path / f"{STEM}.vma.zst"
         final.parent.mkdir(exist_ok=True)
         with bench.measure(tool.name, "vzdump", number, mount) as m:
-            m.size = size
-            target = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-            try:
-                data.write_to(target, bench.data, size)
-                m.step("write")
-            finally:
-                os.close(target)
-            m.step("close")
+            _stream(bench, temporary, m)
             os.rename(temporary, final)
             m.step("rename")
             if f"{final.name}" not in call(["ls", "-l", str(final.parent)], bench.amounts.limit):
