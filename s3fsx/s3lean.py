@@ -175,7 +175,7 @@ class LeanClient:
         if exchange.plain is not None and self._moved(exchange.plain, place, wire):
             exchange.end(reuse=False)
             return self._by_boto3("list_objects_v2", params)
-        return wire.in_full(exchange, "GET", "ListObjectsV2", listing)  # type: ignore[no-any-return]
+        return wire.in_full(exchange, "GET", "ListObjectsV2", listing)
 
     def _do(self, name: str, operation: str, method: str, params: Params) -> Params:
         lean, keys = self._learnt(), self._keys()
@@ -195,7 +195,7 @@ class LeanClient:
             if not isinstance(body, bytes):
                 body.seek(0)
             return self._by_boto3(name, params)
-        return wire.in_full(exchange, method, operation)  # type: ignore[no-any-return]
+        return wire.in_full(exchange, method, operation)
 
     def _ask(
         self,
@@ -224,7 +224,8 @@ class LeanClient:
         return wire.ask(method, head, _blocks(body))
 
     def _by_boto3(self, name: str, params: Params) -> Params:
-        return getattr(self._client, name)(**params)  # type: ignore[no-any-return]
+        answer: Params = getattr(self._client, name)(**params)
+        return answer
 
     def _learnt(self) -> tuple[Place, Wire] | None:
         with self._learning:

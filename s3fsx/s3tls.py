@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 
@@ -20,10 +21,11 @@ class TlsReuse:
     def __init__(self, context: ssl.SSLContext) -> None:
         self._session: ssl.SSLSession | None = None
         self._loaded: set[tuple[object, ...]] = set()
-        self._wrap: Any = context.wrap_socket
-        self._load: Any = context.load_verify_locations
-        context.wrap_socket = self._wrap_resuming  # type: ignore[method-assign]
-        context.load_verify_locations = self._load_once  # type: ignore[method-assign]
+        self._wrap: Callable[..., ssl.SSLSocket] = context.wrap_socket
+        self._load: Callable[..., None] = context.load_verify_locations
+        made: Any = context  # by botocore: it cannot be of a class of ours
+        made.wrap_socket = self._wrap_resuming
+        made.load_verify_locations = self._load_once
 
     def keep(self, connected: ssl.SSLSocket) -> None:
         """After an answer was read: a server of TLS 1.3 sends its sessions before it."""
@@ -33,7 +35,7 @@ class TlsReuse:
     def _wrap_resuming(self, sock: Any, *args: Any, **options: Any) -> ssl.SSLSocket:
         if self._session is not None:
             options.setdefault("session", self._session)
-        return self._wrap(sock, *args, **options)  # type: ignore[no-any-return]
+        return self._wrap(sock, *args, **options)
 
     def _load_once(self, cafile: Any = None, capath: Any = None, cadata: Any = None) -> None:
         key = (cafile, os.stat(cafile).st_mtime_ns if cafile else 0, capath, cadata)

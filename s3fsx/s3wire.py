@@ -209,8 +209,8 @@ class Wire:
         return exchange
 
     def in_full(
-        self, exchange: Exchange, method: str, operation: str, parse: Callable[[bytes], Any] | None = None
-    ) -> Any:
+        self, exchange: Exchange, method: str, operation: str, parse: Callable[[bytes], dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
         """What botocore's client would return for this answer, or raise. The body of data is not read yet. parse: the
         document of a success, instead of botocore, unless it raises ValueError."""
         try:
@@ -221,7 +221,7 @@ class Wire:
                 with contextlib.suppress(ValueError):
                     return parse(answer.content)
             said = botocore.endpoint.convert_to_response_dict(answer, model)
-            parsed = self._parse(said, model.output_shape)
+            parsed: dict[str, Any] = self._parse(said, model.output_shape)
         except BaseException:
             exchange.end(reuse=False)
             raise
