@@ -132,15 +132,14 @@ class DirectoryMoves:
             self._listings.tree.move(node, new_parent, new_name)
             node.marker = source in copied
 
-            async def remove(info: ObjectInfo) -> None:
-                if info.key in there and _same(info, there[info.key]):
-                    await self._store.delete(info.key, known=info)
-                elif info.key in there:
+            doomed = {info.key: info for info in objects if info.key in there and _same(info, there[info.key])}
+            for info in objects:
+                if info.key in there and info.key not in doomed:
                     log.info("%s: was replaced by others while it was being renamed; left alone", info.key)
                     if old_parent is not None:
                         old_parent.distrust()
-
-            await each(objects, remove)
+            for error in (await self._store.delete_many(doomed)).values():
+                raise error
 
     def _follow(self, directory: Directory, copied: dict[str, ObjectInfo]) -> None:
         """Files below a renamed directory have other keys now, for those who have them open too."""

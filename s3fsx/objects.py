@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .checksum import crc32_of_grains, grain_crcs
+from .errors import StoreError
 
 # Hard limits of S3 (Amazon S3 User Guide, "Multipart upload limits").
 MIN_PART = 5 << 20
@@ -209,6 +210,12 @@ class Store(Protocol):
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         """A key that is gone already is fine. known: the version the caller believes to be there; what is kept about
         that one elsewhere goes, too."""
+        ...
+
+    async def delete_many(self, doomed: Mapping[str, ObjectInfo | None]) -> Mapping[str, StoreError]:
+        """``delete`` of many keys, each with the version the caller believes to be there (None: he does not know), in
+        any order and with fewer requests where the store can. The errors of those that are still there, by key; raises
+        what says nothing about one of them (EndpointDown, DeadlineExceeded): then any may be gone."""
         ...
 
     async def legal_hold(self, key: str) -> bool:

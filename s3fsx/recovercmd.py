@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -207,14 +207,13 @@ async def _with_background(action: Callable[[Callable[..., Any]], Awaitable[T]])
 
 async def _drop(store: Store, keys: Sequence[str]) -> int:
     """Delete what belongs to nothing any more. How many are left."""
-    left = 0
-    for key in keys:
-        try:
-            await store.delete(key)
-        except S3fsxError as e:
-            log.warning("%s: left (%s)", key, e)
-            left += 1
-    return left
+    try:
+        failed: Mapping[str, S3fsxError] = await store.delete_many(dict.fromkeys(keys))
+    except S3fsxError as e:
+        failed = dict.fromkeys(keys, e)
+    for key, error in failed.items():
+        log.warning("%s: left (%s)", key, error)
+    return len(failed)
 
 
 async def _abort(store: Store, findings: list[Finding]) -> int:

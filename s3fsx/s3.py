@@ -30,10 +30,12 @@ from .errors import (
     Rejected,
     S3fsxError,
     ServerFault,
+    StoreError,
     Transient,
     UploadGone,
 )
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
+from .s3batch import BatchDelete
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, crc32_header
 from .s3calls import call, nothing, sender
 from .s3client import ClientMaker, failure
@@ -63,6 +65,7 @@ class S3Store:
         self._requests = Requests(endpoint, ClientMaker(options), failure)
         self._lanes = Lanes(options)
         self._make = ParamMaker(options)
+        self._batch = BatchDelete(self._requests, self._lanes.change, self._make, self.delete)
         self._write_ids: dict[str, str] = {}  # of unfinished uploads created here, by upload id
 
     async def __aenter__(self) -> S3Store:
@@ -225,6 +228,9 @@ class S3Store:
             await self._requests.run(self._lanes.change, "DeleteObject", f"DELETE {key}", work, key)
         except NotFound:
             return
+
+    async def delete_many(self, doomed: Mapping[str, ObjectInfo | None]) -> Mapping[str, StoreError]:
+        return await self._batch.delete(doomed.keys())
 
     # Objects in parts.
 

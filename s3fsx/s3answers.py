@@ -10,14 +10,14 @@ import hashlib
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from .errors import BadRange, Changed, ConnectionFailed, NotSupported, ServerFault, TooLarge
+from .errors import BadRange, Changed, ConnectionFailed, NotFound, NotSupported, ServerFault, StoreError, TooLarge
 from .objects import MAX_PART, MAX_PARTS, ListPage, ObjectInfo, UploadedPart, UploadInfo
 from .s3body import crc32_of_header
-from .s3errors import Unusable
+from .s3errors import Unusable, from_answer
 
 # More than any store has (Amazon: 5 TiB), and sums of a million of them still fit into what the kernel is told.
 MAX_SIZE = 1 << 60
@@ -71,6 +71,20 @@ def completed(answer: Mapping[str, Any]) -> str:
 def removed(answer: Mapping[str, Any]) -> None:
     if answer.get("ResponseMetadata", {}).get("HTTPStatusCode") != 204 and not signed(answer):
         raise Unusable("neither 204 nor from S3")
+
+
+def deleted(answer: Mapping[str, Any], *, what: str, keys: Collection[str]) -> dict[str, StoreError]:
+    """Of an answer to DeleteObjects: the errors of those that are still there. Raises NotSupported for one that does
+    not say of exactly the keys that were asked for what became of them."""
+    gone = {str(entry.get("Key")) for entry in answer.get("Deleted", ())}
+    said = {str(entry.get("Key")): entry for entry in answer.get("Errors", ())}
+    if gone & said.keys() or gone | said.keys() != set(keys):
+        raise NotSupported(f"{what}: the answer names {len(gone)} deleted and {len(said)} others, but not these")
+    errors = {
+        key: from_answer(f"DELETE {key}", 200, str(entry.get("Code", "")), str(entry.get("Message", "")))
+        for key, entry in said.items()
+    }
+    return {key: error for key, error in errors.items() if not isinstance(error, NotFound)}
 
 
 def opaque(answer: Mapping[str, Any]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -41,6 +43,13 @@ def failure(what: str, error: Exception) -> S3fsxError:
         return from_answer(what, meta.get("HTTPStatusCode", 0), str(code), str(message), wait)
     cause = error.kwargs.get("error") if isinstance(error, botocore.exceptions.BotoCoreError) else None
     return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
+
+
+def _add_md5(params: dict[str, Any], **_: Any) -> None:
+    """botocore >= 1.36 sends a CRC-32 instead, without which S3 does not do it either; older stores want this one."""
+    body = params["body"]
+    digest = hashlib.md5(body if isinstance(body, bytes) else body.encode(), usedforsecurity=False).digest()
+    params["headers"].setdefault("Content-MD5", base64.b64encode(digest).decode())
 
 
 class ClientMaker:
@@ -96,6 +105,7 @@ class ClientMaker:
         )
         # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
         redirects, longest = is_aws(options.endpoint), partial(self._longest, name)
         limit_content(client, redirects=redirects)
         limit_time(client, longest)

@@ -181,6 +181,10 @@ class Requests:
             async with _Place(lane.limiter) as place:
                 return await self._call(lane, place, operation, what, work, changes)
 
+    def left_behind(self, key: str) -> bool:
+        """A change of this key has been given up, and may still have its effect."""
+        return key in self._left
+
     async def once(self, lane: Lane, operation: str, what: str, work: Callable[[Any], T]) -> T:
         """One attempt, past the endpoint: for its own probe."""
         return await self._attempt(lane, None, operation, what, work, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .errors import Rejected, TooLarge
@@ -30,6 +30,10 @@ class ParamMaker:
 
     def target(self, key: str) -> Params:
         return {"Bucket": self._bucket, "Key": key}
+
+    def batch(self, keys: Iterable[str]) -> Params:
+        # Not quiet: only what the answer names has been deleted.
+        return self.bucket() | {"Delete": {"Objects": [{"Key": key} for key in keys], "Quiet": False}}
 
     def upload(self, key: str, upload_id: str) -> Params:
         return self.target(key) | {"UploadId": upload_id}

@@ -176,20 +176,27 @@ class SumStore:
         """``key`` has a new version: the sums of one that this mount knew go."""
         old = self._newest.get(key)
         if old is not None and old != etag:
-            await self.drop(key, old)
+            await self.drop((key, old))
 
-    async def drop(self, key: str, etag: str) -> None:
-        """The version is gone. Raises nothing: what stays is found by ``orphans``."""
-        entry, where = self.known(key, etag), self._where(key, etag)
+    async def drop(self, *versions: tuple[str, str]) -> None:
+        """These (key, ETag) are gone. Raises nothing: what stays is found by ``orphans``."""
+        doomed = [where for key, etag in versions if (where := self._dropped(key, etag)) is not None]
+        try:
+            if len(doomed) == 1:
+                await self._store.delete(doomed[0])
+            elif doomed:
+                for where, error in (await self._store.delete_many(dict.fromkeys(doomed))).items():
+                    log.info("%s: the checksums of a deleted object stay: %s", where, error)
+        except S3fsxError as e:
+            log.info("%s: the checksums of a deleted object stay: %s", ", ".join(doomed[:3]), e)
+
+    def _dropped(self, key: str, etag: str) -> str | None:
+        """Out of memory. Where they are in the bucket, None where they are not."""
+        entry = self.known(key, etag)
         self._forget(key, etag)
         if self._newest.get(key) == etag:
             del self._newest[key]
-        if where is None or (entry is not None and entry.sums is None):
-            return
-        try:
-            await self._store.delete(where)
-        except S3fsxError as e:
-            log.info("%s: the checksums of a deleted object stay: %s", where, e)
+        return None if entry is not None and entry.sums is None else self._where(key, etag)
 
     async def orphans(self) -> list[str]:
         """Keys of sums whose object is not there (any more); lists everything below the prefix. The sums are listed

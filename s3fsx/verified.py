@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import trio
 
 from .checksum import GRAIN
-from .errors import Corrupted, S3fsxError
+from .errors import Corrupted, S3fsxError, StoreError
 from .objects import LIST_LIMIT, Capabilities, ListPage, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import composite_etag
 from .sums import WHOLE, PartSums, Sums, is_md5, needed
@@ -288,7 +288,13 @@ class VerifiedStore:
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
         await self._inner.delete(key)
         if known is not None and needed(known):
-            await self.sums.drop(key, known.etag)
+            await self.sums.drop((key, known.etag))
+
+    async def delete_many(self, doomed: Mapping[str, ObjectInfo | None]) -> Mapping[str, StoreError]:
+        failed = await self._inner.delete_many(doomed)
+        gone = [info for key, info in doomed.items() if info is not None and key not in failed and needed(info)]
+        await self.sums.drop(*((info.key, info.etag) for info in gone))
+        return failed
 
     # -- what passes through
 

@@ -29,6 +29,7 @@ from s3fsx.errors import (
     NotFound,
     NotSupported,
     Rejected,
+    StoreError,
     TooLarge,
     UploadGone,
 )
@@ -125,6 +126,7 @@ class FakeStore:
         self.retention = 0.0
         self.composite_etag = ""  # what completed uploads get instead of Amazon's
         self.hidden: list[str] = []
+        self.undeletable: dict[str, StoreError] = {}  # by ``delete_many``
 
     # What a test does to the store.
 
@@ -312,6 +314,24 @@ class FakeStore:
         async with self._call("delete", key):
             self._hide(key)
             self.objects.pop(key, None)
+
+    async def delete_many(self, doomed: Mapping[str, ObjectInfo | None]) -> Mapping[str, StoreError]:
+        if not doomed:
+            return {}
+        failed: dict[str, StoreError] = {}
+        async with self._call("delete_many", next(iter(doomed))):
+            for key in doomed:
+                await self._one_of_many(key)
+                if key in self.undeletable:
+                    failed[key] = self.undeletable[key]
+                    continue
+                self._hide(key)
+                self.objects.pop(key, None)
+        return failed
+
+    async def _one_of_many(self, key: str) -> None:
+        """Before each: real stores are not done with all of them in one moment."""
+        await trio.lowlevel.checkpoint()
 
     async def legal_hold(self, key: str) -> bool:
         async with self._call("legal_hold", key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -34,6 +35,8 @@ from s3fsx.probe import probe
 from s3fsx.s3 import S3Store
 from s3fsx.s3body import Body
 from s3fsx.s3options import S3Options
+from tests import policy
+from tests.s3server import S3Server
 
 from .conftest import Place
 
@@ -123,6 +126,62 @@ async def test_a_lost_answer_to_the_rest(place: Place) -> None:
         on_call(store, "metadata", "abort_multipart_upload", lose_answer)
         await store.abort_upload("u", upload)
         assert await store.list_uploads("") == ()
+
+
+async def test_a_batch_of_deletions_whose_answer_was_lost(place: Place) -> None:
+    async with place.store() as store:
+        for key in ("a", "b"):
+            await store.put(key, Payload.of(b"1"), metadata={})
+        on_call(store, "metadata", "delete_objects", lose_answer)
+        assert await store.delete_many({"a": None, "b": None}) == {}
+        assert (await store.list_page("")).objects == ()
+        assert (store.requests["DeleteObjects"], store.requests["DeleteObject"]) == (2, 0)
+
+
+@pytest.mark.parametrize("lost", ["Deleted", "all"])
+async def test_what_a_batch_did_not_delete_is_deleted_singly(place: Place, lost: str) -> None:
+    """An answer that does not name what was asked for proves nothing."""
+
+    def half(call: Callable[..., Any], params: dict[str, Any]) -> Any:
+        answer = call(**params | {"Delete": {"Objects": params["Delete"]["Objects"][:1]}})
+        return answer if lost == "Deleted" else {"ResponseMetadata": answer["ResponseMetadata"]}
+
+    async with place.store() as store:
+        for key in ("a", "b"):
+            await store.put(key, Payload.of(b"1"), metadata={})
+        on_call(store, "metadata", "delete_objects", half)
+        assert await store.delete_many({"a": None, "b": None}) == {}
+        assert (await store.list_page("")).objects == ()
+        assert (store.requests["DeleteObjects"], store.requests["DeleteObject"]) == (1, 2)
+
+
+@pytest.mark.rgw
+async def test_a_batch_of_which_some_may_not_be_deleted(rgw: S3Server) -> None:
+    bucket = rgw.make_bucket("batch")
+    refusal = {"Effect": "Deny", "Principal": "*", "Action": "s3:DeleteObject"}
+    refusal["Resource"] = f"arn:aws:s3:::{bucket}/kept/*"
+    rgw.client.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [refusal]}))
+    async with Place(rgw, bucket).store() as store:
+        for key in ("a", "kept/b", "c"):
+            await store.put(key, Payload.of(b"1"), metadata={})
+        failed = await store.delete_many(dict.fromkeys(("a", "kept/b", "c", "kept/never")))
+        assert {key: type(error) for key, error in failed.items()} == dict.fromkeys(
+            ("kept/b", "kept/never"), AccessDenied
+        )
+        assert [info.key for info in (await store.list_page("", delimiter="")).objects] == ["kept/b"]
+        assert (store.requests["DeleteObjects"], store.requests["DeleteObject"]) == (1, 0)
+
+
+@pytest.mark.rgw
+async def test_keys_that_may_not_delete_in_batches_delete_singly(rgw: S3Server) -> None:
+    """Ceph RGW 16 asks for the right to delete the bucket's name as if it were an object's."""
+    bucket = rgw.make_bucket("batch")
+    policy.grant(rgw, bucket, "p/")
+    async with Place(rgw, bucket).store(access_key=rgw.alt_access_key, secret_key=rgw.alt_secret_key) as store:
+        for key in ("p/a", "p/b"):
+            await store.put(key, Payload.of(b"1"), metadata={})
+        assert await store.delete_many({"p/a": None, "p/b": None}) == {}
+        assert (await store.list_page("p/")).objects == ()
 
 
 # Bytes that arrive wrong.

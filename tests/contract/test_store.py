@@ -124,6 +124,26 @@ async def test_delete(store: Store) -> None:
     await store.delete("k")
 
 
+async def test_delete_many(store: Store, request: pytest.FixtureRequest) -> None:
+    """Odd names, names that are not there, and one that stays."""
+    odd = [key for key in ODD_KEYS if not (is_moto(request) and "\n" in key)]
+    there = {key: await put(store, key) for key in [*odd, "stays"]}
+    doomed: dict[str, ObjectInfo | None] = {key: there[key] for key in odd}
+    assert await store.delete_many({**doomed, "never/was": None}) == {}
+    assert await names(store, "", "") == ["stays"]
+    assert await store.delete_many({"stays": None}) == {}
+    assert await store.delete_many({}) == {}
+    assert await names(store, "", "") == []
+
+
+async def test_delete_more_than_a_thousand(store: Store) -> None:
+    keys = [f"many/{number:04}" for number in range(1001)]
+    for key in keys[::200]:
+        await put(store, key)
+    assert await store.delete_many(dict.fromkeys(keys)) == {}
+    assert await names(store, "", "") == []
+
+
 # Ranges and versions.
 
 

@@ -52,6 +52,9 @@ class CutStore(FakeStore):
             yield
         await self.power.step()
 
+    async def _one_of_many(self, key: str) -> None:
+        await self.power.step()
+
 
 class CutJournal(InlineJournal):
     def __init__(self, power: Power) -> None:
