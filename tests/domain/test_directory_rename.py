@@ -238,3 +238,31 @@ async def test_a_mapped_content_directory_stays_where_it_is(make: Make, monkeypa
             await mount.rename(old, new)
         assert busy.value.errno == errno.EBUSY
     assert mount.bucket() == ["pve/backup/other", "pve/backup/proxmox/x", "pve/d/"]
+
+
+async def test_the_old_names_go_together(make: Make) -> None:
+    mount = make()
+    await mount.mkdir("a")
+    for name in range(20):
+        await mount.write(f"a/{name:02}", b"old")
+    mount.store.log.clear()
+    await mount.rename("a", "b")
+    calls = mount.calls()
+    assert (calls["copy"], calls["delete_many"], calls.get("delete", 0)) == (21, 1, 0)  # a marker, too
+    await mount.nothing_left()
+
+
+async def test_one_old_name_that_stays_is_an_error_and_keeps_no_other(make: Make) -> None:
+    mount = make()
+    await mount.mkdir("a")
+    for name in ("x", "y", "z"):
+        await mount.write(f"a/{name}", b"old")
+    mount.store.undeletable["pve/a/y"] = AccessDenied("DELETE pve/a/y: 403")
+    with pytest.raises(AccessDenied, match="a/y"):
+        await mount.rename("a", "b")
+    assert mount.paths() == ["a/y", "b/x", "b/y", "b/z"]
+    await trio.sleep(6)
+    assert await mount.names("a") == ["y"]
+    await mount.restarted()  # the program was told, and may have gone on from there
+    assert mount.paths() == ["a/y", "b/x", "b/y", "b/z"]
+    await mount.nothing_left()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 import pytest
 import trio
 
-from s3fsx.errors import Changed, FileSystemError, ServerFault
+from s3fsx.errors import Changed, DeadlineExceeded, EndpointDown, FileSystemError, S3fsxError, ServerFault
 from s3fsx.tree import Directory
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, SmallSchedule, pattern
@@ -370,10 +370,11 @@ async def test_a_directory_rename_that_fails_half_way_leaves_the_source_whole(
     assert {path.removeprefix("dump/new/"): mount.stored(path) for path in mount.paths()} == files
 
 
-async def test_a_directory_rename_that_cannot_delete_its_source_shows_both(mount: Domain) -> None:
+@pytest.mark.parametrize("error", [ServerFault("500"), EndpointDown("down"), DeadlineExceeded("late")])
+async def test_a_directory_rename_that_cannot_delete_its_source_shows_both(mount: Domain, error: S3fsxError) -> None:
     files = fill(mount)
-    mount.store.fail_next("delete", ServerFault("500"))
-    with pytest.raises(ServerFault):
+    mount.store.fail_next("delete_many", error)
+    with pytest.raises(type(error)):
         await mount.rename("dump/old", "dump/new")
     await trio.sleep(6)
     assert await mount.names("dump") == ["new", "old"]

@@ -360,6 +360,35 @@ async def test_checksums_follow_renames_and_go_with_the_object(make: Make, mount
     assert "pve/.s3fsx/" not in "".join(mount.bucket())
 
 
+async def test_checksums_of_a_renamed_directory_go_with_its_objects(mount: Domain) -> None:
+    """But not those of an object that stays: it would be read unverified."""
+    await mount.mkdir("a")
+    for letter in "xyz":
+        await mount.write(f"a/{letter}", pattern(BIG))
+    before = mount.sums()
+    (stays,) = (key for key in before if stem(mount.key("a/y")) in key)
+    mount.store.undeletable[mount.key("a/y")] = AccessDenied("403")
+    mount.store.log.clear()
+    with pytest.raises(AccessDenied):
+        await mount.rename("a", "b")
+    assert mount.store.count("delete_many") == 2
+    assert set(before) & set(mount.sums()) == {stays}
+    assert len(mount.sums()) == 4
+    await mount.rename("b", "c")
+    assert len(mount.sums()) == 4
+
+
+async def test_checksums_that_cannot_be_deleted_are_no_failed_rename(mount: Domain) -> None:
+    await mount.mkdir("a")
+    for letter in "xy":
+        await mount.write(f"a/{letter}", pattern(BIG))
+    mount.store.undeletable = dict.fromkeys(mount.sums(), AccessDenied("403"))
+    await mount.rename("a", "b")
+    assert mount.paths() == ["b/x", "b/y"]
+    assert len(mount.sums()) == 4
+    assert len(await mount.verified.sums.orphans()) == 2
+
+
 async def test_a_copy_in_parts_is_verified_too(make: Make, schedule: SmallSchedule) -> None:
     """A renamed backup above CopyObject's limit, in small units: 97 KiB of parts of 8 and copies of 16."""
     store = FlippingStore(min_part=4 * KIB)
