@@ -27,6 +27,7 @@ from .merge import Merger, Merging
 from .objects import ObjectInfo, Store
 from .pages import Pages
 from .tree import Directory, File, Node, Tree
+from .walks import Walks
 
 log = logging.getLogger("s3fsx.listing")
 
@@ -78,6 +79,7 @@ class Listings:
         self._spawn = spawn
         self._merger = Merger(tree, layout, cache, policy.defaults)
         self._exact = Exact(tree, store, cache, self._merger, spawn)
+        self._walks = Walks(self._list_ahead, spawn)
         self._under_way: dict[int, _Listing] = {}
         self._moving: dict[int, trio.Event] = {}
         self.hidden: dict[str, int] = {}
@@ -171,6 +173,8 @@ class Listings:
 
     async def children(self, directory: Directory) -> list[Node]:
         """Everything in a directory, in name order."""
+        if self.policy.list_ttl and not self.store.down:
+            self._walks.reading(directory)
         if directory.sealed_until <= trio.current_time():
             await self.refresh(directory)
         await self._exact.was_read(directory)
@@ -300,8 +304,8 @@ class Listings:
             if directory.ino not in self._under_way:
                 self._spawn(self._list_ahead, directory, 2 * directory.pages)
 
-    async def _list_ahead(self, directory: Directory, most: int) -> None:
-        """Beside the questions for single names, which neither wait for it nor fail with it."""
+    async def _list_ahead(self, directory: Directory, most: int = 1) -> None:
+        """Beside the questions of others, which neither wait for it nor fail with it."""
         with suppress(S3fsxError):
             await self.refresh(directory, most=most)
 

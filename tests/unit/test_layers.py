@@ -28,8 +28,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
-        "pages", "merge", "exact", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace",
-        "files", "mirror",
+        "pages", "merge", "exact", "walks", "listing", "publisher", "waiting", "recover", "takeover", "dirmove",
+        "namespace", "files", "mirror",
     ),
     "L3 kernel": (
         "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "handles", "fuse",
