@@ -213,7 +213,7 @@ class Listings:
         started = trio.current_time()
         path = directory.path
         merging = Merging(self._merger, directory, started)
-        pages = Pages(self.store, self.layout.directory(path))
+        pages = Pages(self.store, self.layout.directory(path), spawn=self._spawn, most=most)
         directory.handles += 1  # so that nobody trims what is merged already
         directory.spent = 0
         try:

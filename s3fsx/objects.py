@@ -6,7 +6,7 @@ in-memory store with trio's MockClock. Sizes and offsets are bytes, times are Un
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -144,10 +144,17 @@ class Store(Protocol):
         ...
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        limit: int = LIST_LIMIT,
+        early: Callable[[str], object] | None = None,
     ) -> ListPage:
         """One page below prefix in key order; delimiter "" lists the whole subtree. The object named exactly
-        like the prefix is included where it exists."""
+        like the prefix is included where it exists. early: is told the token of the next page, where the store can tell
+        it before this one is read to its end; it may be another one in the end, after a retry."""
         ...
 
     async def head(self, key: str) -> ObjectInfo:

@@ -107,10 +107,15 @@ class S3Store:
     # Reading.
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        limit: int = LIST_LIMIT,
+        early: Callable[[str], object] | None = None,
     ) -> ListPage:
-        parse = partial(s3answers.page, prefix=prefix)
-        work = call("list_objects_v2", self._make.page(prefix, delimiter, token, limit), parse)
+        work = s3calls.page(self._make.page(prefix, delimiter, token, limit), prefix, early)
         return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
 
     async def head(self, key: str) -> ObjectInfo:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
+
+import trio
 
 from . import s3answers
 from .errors import ConnectionFailed, Corrupted, NotFound, ServerFault, UploadGone
-from .objects import Payload
+from .objects import ListPage, Payload
 from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
 from .s3hidden import upload_is_gone
@@ -26,6 +30,20 @@ _SMALL = 8 << 20  # bytes whose MD5, 12 ms, is not noticed beside their PUT
 def call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[[Any], T]:
     """One method of the client, and what is made of its answer."""
     return lambda client: parse(getattr(client, method)(**params))
+
+
+def page(params: Params, prefix: str, early: Callable[[str], object] | None) -> Callable[[Any], ListPage]:
+    """early: called in the loop, where this is made."""
+    told: Params = {}
+    if early is not None:
+        in_loop = trio.lowlevel.current_trio_token().run_sync_soon
+
+        def tell(token: str) -> None:
+            with contextlib.suppress(trio.RunFinishedError):
+                in_loop(early, token)
+
+        told = {"early": tell}
+    return call("list_objects_v2", params | told, partial(s3answers.page, prefix=prefix))
 
 
 def sender(

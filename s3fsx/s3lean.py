@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from .s3http import Plain, head_of
 from .s3params import Params
 from .s3sign import ALGORITHM, EMPTY, UNSIGNED, Keys, authorization, query_string, quoted_key
 from .s3wire import Exchange, Unfit, Wire
-from .s3xml import listing
+from .s3xml import listing, next_token
 
 # Parameters of botocore, and the header or query parameter each becomes.
 _REQUEST_HEADERS = {
@@ -165,7 +166,8 @@ class LeanClient:
     def delete_object(self, **params: Any) -> Params:
         return self._do("delete_object", "DeleteObject", "DELETE", params)
 
-    def list_objects_v2(self, **params: Any) -> Params:
+    def list_objects_v2(self, *, early: Callable[[str], object] | None = None, **params: Any) -> Params:
+        """early: is told the token of the next page before this one is parsed, which takes as long as asking for it."""
         lean, keys = self._learnt(), self._keys()
         if lean is None or keys is None or params.keys() - _LIST_QUERY.keys() != {"Bucket"}:
             return self._by_boto3("list_objects_v2", params)
@@ -175,7 +177,7 @@ class LeanClient:
         if exchange.plain is not None and self._moved(exchange.plain, place, wire):
             exchange.end(reuse=False)
             return self._by_boto3("list_objects_v2", params)
-        return wire.in_full(exchange, "GET", "ListObjectsV2", listing)
+        return wire.in_full(exchange, "GET", "ListObjectsV2", partial(_listing, early) if early else listing)
 
     def _do(self, name: str, operation: str, method: str, params: Params) -> Params:
         lean, keys = self._learnt(), self._keys()
@@ -264,6 +266,13 @@ class LeanClient:
             return False
         self._give_up(f"the bucket is in region {region}")
         return True
+
+
+def _listing(early: Callable[[str], object], body: bytes) -> Params:
+    token = next_token(body)
+    if token:
+        early(token)
+    return listing(body)
 
 
 class _Body:

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{3})?Z")
+_NEXT = re.compile(rb"<NextContinuationToken>([!-%'-;=-~]+)</NextContinuationToken>")  # no "&" and no "<"
 _SIZE = re.compile(r"[0-9]{1,19}")
 _ENTRY = frozenset({"Key", "LastModified", "ETag", "Size", "StorageClass"})
 _ANSWER = frozenset({"IsTruncated", "EncodingType", "NextContinuationToken"})
@@ -25,6 +26,12 @@ def listing(body: bytes) -> dict[str, Any]:
         return _page(body)
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise UnusualError(str(error)) from None
+
+
+def next_token(body: bytes) -> str:
+    """The token of the next page, found without reading this one; "" where there is none, or none in the usual form."""
+    found = _NEXT.findall(body)
+    return found[0].decode("ascii") if len(found) == 1 else ""
 
 
 def _page(body: bytes) -> dict[str, Any]:

@@ -299,9 +299,15 @@ class VerifiedStore:
     # -- what passes through
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        limit: int = LIST_LIMIT,
+        early: Callable[[str], object] | None = None,
     ) -> ListPage:
-        return await self._inner.list_page(prefix, delimiter=delimiter, token=token, limit=limit)
+        return await self._inner.list_page(prefix, delimiter=delimiter, token=token, limit=limit, early=early)
 
     async def head(self, key: str) -> ObjectInfo:
         return await self._inner.head(key)

@@ -181,7 +181,13 @@ class FakeStore:
     # The Store protocol.
 
     async def list_page(
-        self, prefix: str, *, delimiter: str = "/", token: str | None = None, limit: int = LIST_LIMIT
+        self,
+        prefix: str,
+        *,
+        delimiter: str = "/",
+        token: str | None = None,
+        limit: int = LIST_LIMIT,
+        early: Callable[[str], object] | None = None,
     ) -> ListPage:
         async with self._call("list_page", prefix):
             objects: list[ObjectInfo] = []
@@ -195,6 +201,8 @@ class FakeStore:
                 if last is not None and name.encode() <= last.encode():
                     continue  # an earlier page had it, or it is one more key below the same common prefix
                 if len(objects) + len(prefixes) == min(limit, LIST_LIMIT):
+                    if early is not None and last is not None:
+                        early(last)
                     return ListPage(tuple(objects), tuple(prefixes), last)
                 last = name
                 if cut < 0:

@@ -92,3 +92,22 @@ def test_any_key(name: str) -> None:
             s3xml.listing(body)
         return
     assert s3answers.page(s3xml.listing(body), "d/") == expected
+
+
+@pytest.mark.parametrize(
+    ("inner", "token"),
+    [
+        ("<NextContinuationToken>1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM=</NextContinuationToken>", True),
+        ("<NextContinuationToken>x&amp;y</NextContinuationToken>", False),
+        ("<NextContinuationToken></NextContinuationToken>", False),
+        ("<NextContinuationToken>a</NextContinuationToken><NextContinuationToken>b</NextContinuationToken>", False),
+        ("<Contents><Key>&lt;NextContinuationToken&gt;a&lt;/NextContinuationToken&gt;</Key></Contents>", False),
+        ("", False),
+    ],
+)
+def test_the_next_token_is_the_one_that_is_read_later(inner: str, token: bool) -> None:
+    body = document(f"<IsTruncated>true</IsTruncated>{inner}")
+    found = s3xml.next_token(body)
+    assert bool(found) == token
+    if found:
+        assert found == s3xml.listing(body)["NextContinuationToken"]
