@@ -210,3 +210,22 @@ async def test_what_others_do_is_seen_as_soon_as_ever(make: Make) -> None:
     mount.store.remove(mount.key("t/002/1"))
     await trio.sleep(5.1)
     assert await mount.names("t/002") == ["0", "2"]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.25, 0.35])
+async def test_a_directory_that_is_renamed_while_it_is_listed_ahead(make: Make, delay: float) -> None:
+    """Its listing knows the old keys."""
+    mount = far(make)
+    names = tree(mount, 10)
+    await mount.names("t")
+    await walk(mount, names[:1])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(walk, mount, names[1:2])
+        await trio.sleep(delay)
+        await mount.rename("t/002", "t/moved")
+    await mount.idle()
+    assert await mount.names("t/moved") == ["0", "1", "2"]
+    assert await mount.read("t/moved/1") == b"x"
+    await trio.sleep(6)
+    assert await mount.read("t/moved/2") == b"x"
+    assert "002" not in await mount.names("t")
