@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 
 import pytest
 
+from tests.mount.conftest import MakeMount
 from tests.mount.harness import Mount
 from tests.s3server import Request
 
@@ -76,3 +78,22 @@ def test_a_mount_and_an_unmount(mount: Mount) -> None:
     mount_end = asked(mount.server.requests(mark, mount.bucket), True)
     assert sum(mount_end.values()) <= 1
     mount.start()
+
+
+def test_a_walk_costs_a_list_for_each_directory(make_mount: MakeMount) -> None:
+    """Most of them are listed ahead of find."""
+    mount = make_mount(list_ttl="2m", attr_ttl="2m")
+    for number in range(40):
+        for name in ("a", "b"):
+            mount.view.put(f"tree/{number:02}/{name}", b"x")
+    mark = mount.server.mark(mount.bucket)
+    found = subprocess.run(["find", mount.path / "tree"], check=True, capture_output=True, timeout=60).stdout
+    assert len(found.splitlines()) == 1 + 3 * 40
+    listed = [r for r in mount.server.requests(mark, mount.bucket) if r.kind == "LIST"]
+    assert 41 <= len(listed) <= 43  # the root, and perhaps the look of an idle mount
+    mark = mount.server.mark(mount.bucket)
+    (mount.path / "tree").rename(mount.path / "moved")
+    counts = asked(mount.server.requests(mark, mount.bucket))
+    assert counts["COPY"] == 80
+    assert mount.view.keys("tree/") == []
+    assert len(mount.view.keys("moved/")) == 80
