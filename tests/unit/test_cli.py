@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from s3fsx import __version__, cli, launch, log, mountpoint, report
+from s3fsx.commands import checking, mounting
+from s3fsx.commands import state as state_command
 from s3fsx.errors import AccessDenied, S3fsxError
 from s3fsx.settings import Settings
 from s3fsx.status import socket_path
@@ -29,7 +31,8 @@ def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "etc"
     directory.mkdir()
     monkeypatch.setenv("S3FSX_CONFIG_DIR", str(directory))
-    monkeypatch.setattr(cli, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
+    for module in (mounting, checking):
+        monkeypatch.setattr(module, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
     monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # the handlers are pytest's
     return directory
 
@@ -59,7 +62,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings, str]]
 
         return start
 
-    monkeypatch.setattr(cli, "_run_mount", lambda: None)
+    monkeypatch.setattr(mounting, "_run_mount", lambda: None)
     monkeypatch.setattr(launch, "foreground", note("foreground"))
     monkeypatch.setattr(launch, "background", note("background"))
     monkeypatch.setattr(mountpoint, "DEVICE", os.devnull)
@@ -214,7 +217,7 @@ def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return answers[path]
 
     Path(socket_path(str(tmp_path), "/mnt/a")).touch()
-    monkeypatch.setattr(cli, "read_status", read_status)
+    monkeypatch.setattr(state_command, "read_status", read_status)
     monkeypatch.setattr(mountpoint, "mounted", lambda: dict.fromkeys(("/mnt/a", "/mnt/b"), mountpoint.FSTYPE))
     code, out, _ = run("status", "--json", "-o", f"runtime_dir={tmp_path}")
     assert code == 1  # one of them is dead
@@ -252,7 +255,7 @@ def test_status_forgets_what_is_dead_and_not_mounted(run: Run, tmp_path: Path, m
     sockets["gone"].close()
     sockets["dead"].close()
     monkeypatch.setattr(mountpoint, "mounted", lambda: {"/mnt/dead": mountpoint.FSTYPE})
-    monkeypatch.setattr(cli, "read_status", lambda path: {"answered": path})
+    monkeypatch.setattr(state_command, "read_status", lambda path: {"answered": path})
     code, out, _ = run("status", "--json", "-o", f"runtime_dir={directory}")
     assert (code, list(json.loads(out))) == (0, ["/mnt/dead", "/mnt/publishing"])
     assert sorted(os.listdir(directory)) == sorted(os.path.basename(paths[name]) for name in ("dead", "publishing"))

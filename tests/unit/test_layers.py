@@ -36,7 +36,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "fuseloop",
     ),
     "L4 composition": (
-        "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "cli", "__main__",
+        "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd",
+    ),
+    "L5 commands": (
+        "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
+        "commands.recovering", "commands.configuration", "cli", "__main__",
     ),
 }
 # fmt: on
@@ -64,22 +68,28 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
 
 
-def imports(tree: ast.AST, modules: set[str]) -> Iterator[tuple[str, str]]:
-    """(top-level package, dotted rest): wherever the import stands, in a function or under TYPE_CHECKING as well."""
+def imports(tree: ast.AST, modules: set[str], package: str = "s3fsx") -> Iterator[tuple[str, str]]:
+    """(top-level package, dotted rest): wherever the import stands, in a function or under TYPE_CHECKING as well.
+    package: where the module stands, for relative imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 top, _, rest = alias.name.partition(".")
                 yield top, rest or "__init__"
         elif isinstance(node, ast.ImportFrom):
-            assert node.level < 2, "the package is flat"
-            full = f"s3fsx.{node.module or ''}".rstrip(".") if node.level else node.module or ""
-            top, _, rest = full.partition(".")
-            if top == "s3fsx" and not rest:
+            above = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            top, *rest_parts = above + (node.module or "").split(".") if node.module else above
+            rest = ".".join(rest_parts)
+            if top == "s3fsx" and rest not in modules:  # a package: each name may be one of its modules
                 for alias in node.names:
-                    yield top, alias.name if alias.name in modules else "__init__"
+                    name = f"{rest}.{alias.name}".lstrip(".")
+                    yield top, name if name in modules else f"{rest}.__init__".lstrip(".")
             else:
                 yield top, rest or "__init__"
+
+
+def package_of(path: Path) -> str:
+    return ".".join(("s3fsx", *path.relative_to(PACKAGE).parent.parts))
 
 
 MODULES = {name_of(path) for path in FILES}
@@ -89,7 +99,7 @@ MODULES = {name_of(path) for path in FILES}
 def test_every_module_has_a_layer_and_imports_only_downward(path: Path) -> None:
     module = name_of(path)
     assert module in ORDER, f"{module} has no layer: put it into the table of this test"
-    for top, rest in imports(ast.parse(path.read_text()), MODULES):
+    for top, rest in imports(ast.parse(path.read_text()), MODULES, package_of(path)):
         if top == "s3fsx":
             assert rest in ORDER, f"{module} imports s3fsx.{rest}, which has no layer"
             assert ORDER.index(rest) < ORDER.index(module), f"{module} imports {rest}, which is not below it"
@@ -98,7 +108,7 @@ def test_every_module_has_a_layer_and_imports_only_downward(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_each_library_has_its_home(path: Path) -> None:
     module = name_of(path)
-    for top, _ in imports(ast.parse(path.read_text()), MODULES):
+    for top, _ in imports(ast.parse(path.read_text()), MODULES, package_of(path)):
         if top in HOMES:
             assert module in HOMES[top], f"{module} imports {top}, whose home is {sorted(HOMES[top])}"
         else:
@@ -132,7 +142,8 @@ def f():
     from . import tree
     import boto3.session
 """
-    assert list(imports(ast.parse(source), {"errors", "cache", "tree"})) == [
+    modules = {"errors", "cache", "tree", "commands.parsing"}
+    assert list(imports(ast.parse(source), modules)) == [
         ("os", "path"),
         ("s3fsx", "tree"),
         ("s3fsx", "errors"),
@@ -140,4 +151,14 @@ def f():
         ("s3fsx", "cache"),
         ("s3fsx", "tree"),
         ("boto3", "session"),
+    ]
+    source = (
+        "from .. import errors, __version__; from ..cache import Cache; from . import parsing; from .parsing import x"
+    )
+    assert list(imports(ast.parse(source), modules, "s3fsx.commands")) == [
+        ("s3fsx", "errors"),
+        ("s3fsx", "__init__"),
+        ("s3fsx", "cache"),
+        ("s3fsx", "commands.parsing"),
+        ("s3fsx", "commands.parsing"),
     ]
