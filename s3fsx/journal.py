@@ -220,7 +220,7 @@ class Journal:
         await self._run(lambda: self._db.execute(_insert("intents", _INTENTS), row))
 
     async def fulfilled(self, intent_id: str) -> None:
-        """Forget an intent. Not fsynced, which halves the price of an unlink: a power cut may bring it back, and
+        """Forget an intent. Not fsynced, so that a rename waits for the disk once: a power cut may bring it back, and
         replay then finds that nothing of it is left to do."""
 
         def action() -> None:
