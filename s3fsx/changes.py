@@ -66,7 +66,8 @@ class Changes:
         self._spawn = spawn
 
     async def delete(self, info: ObjectInfo, path: str) -> None:
-        """Delete the object that we know as this version. Raises what the store raises, JournalError."""
+        """Delete the object that we know as this version, in the end also after a crash: for one whose content has
+        another name by now. Raises what the store raises, JournalError."""
         async with self._begun("deleting", path, (piece_of(info),)):
             await self._store.delete(info.key, known=info)
 

@@ -156,7 +156,7 @@ class Endpoint:
             self.requests += 1
             self.retries += made > 1
             failure: Transient | None = None
-            with trio.CancelScope(deadline=limit if interrupt else math.inf):
+            with trio.CancelScope(deadline=limit) if interrupt else nullcontext():
                 try:
                     result = await attempt()
                 except Transient as error:

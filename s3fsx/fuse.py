@@ -297,8 +297,9 @@ class FileSystem(pyfuse3.Operations):
     @operation
     async def flush(self, fh: int) -> None:
         handle = self._handles.get(fh)
-        with self._callers.waits(handle.file.path, handle.opener):
-            await self._files.flush(handle)
+        if handle.writable or handle.created_read_only:
+            with self._callers.waits(handle.file.path, handle.opener):
+                await self._files.flush(handle)
 
     @operation
     async def fsync(self, fh: int, datasync: bool) -> None:

@@ -9,6 +9,8 @@ system written to in 128 KiB pieces: 1.5 -> 1.2 CPU-s/GiB.
 from __future__ import annotations
 
 import select
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyfuse3
@@ -23,18 +25,22 @@ _LOOKS = 10
 
 class ReadLock:
     """For ``async with``. Unlike trio's it does not hand itself on: who comes first has it, at most one waiter is woken
-    to look, and taking a free one is no checkpoint."""
+    to look, and taking a free one is no checkpoint. taken: called with whether the task waited for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, taken: Callable[[bool], None] = lambda _: None) -> None:
+        self._taken = taken
         self._held = False
         self._woken = False
         self._waiters = trio.lowlevel.ParkingLot()
 
     async def __aenter__(self) -> None:
+        waited = False
         while self._held:
+            waited = True
             await self._waiters.park()
             self._woken = False
         self._held = True
+        self._taken(waited)
 
     async def __aexit__(self, *_: object) -> None:
         self._held = False
@@ -44,9 +50,11 @@ class ReadLock:
 
 
 class Readable:
-    """``wait_readable`` of one descriptor that often is readable already."""
+    """``wait_readable`` of one descriptor that often is readable already. expected: not while a request that was read
+    before waits for something, so that the program behind it makes no other."""
 
     def __init__(self) -> None:
+        self.expected = True
         self._poll: select.poll | None = None
         self._in_a_row = 0
 
@@ -54,7 +62,7 @@ class Readable:
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(descriptor, select.POLLIN)
-        if self._in_a_row < _IN_A_ROW:
+        if self.expected and self._in_a_row < _IN_A_ROW:
             for _ in range(_LOOKS):
                 if self._poll.poll(0):
                     self._in_a_row += 1
@@ -76,7 +84,13 @@ class _Instead:
 
 async def serve(idle_tasks: int, tasks: int) -> None:
     """Answer requests until unmounted. tasks: how many at once; idle_tasks: how many wait for more."""
-    lowlevel = _Instead(trio.lowlevel, wait_readable=Readable().wait_readable)
+    readable = Readable()
+
+    def taken(waited: bool) -> None:
+        """One that waited was woken for its turn by a task that read a request, and still has it."""
+        readable.expected = not waited
+
+    lowlevel = _Instead(trio.lowlevel, wait_readable=readable.wait_readable)
     module: Any = pyfuse3
-    module.trio = _Instead(trio, Lock=ReadLock, lowlevel=lowlevel)
+    module.trio = _Instead(trio, Lock=partial(ReadLock, taken), lowlevel=lowlevel)
     await pyfuse3.main(idle_tasks, tasks)

@@ -22,6 +22,7 @@ from . import safepath
 from .errors import ConfigError, S3fsxError
 from .objects import UploadedPart
 from .records import Intent, Piece, UploadRecord
+from .threads import in_thread
 
 T = TypeVar("T")
 
@@ -163,7 +164,8 @@ class Journal:
                 raise JournalError(f"journal: {e}; is the disk of state_dir full or read-only?") from e
 
         # Not abandoned on cancel: a journal write lasts milliseconds and must not overtake a later one.
-        return await trio.to_thread.run_sync(work, limiter=self._turn)
+        result: T = await in_thread(work, limiter=self._turn, abandon=False)
+        return result
 
     def _uploads_changed(self) -> None:
         self.changes += 1
@@ -218,7 +220,7 @@ class Journal:
         await self._run(lambda: self._db.execute(_insert("intents", _INTENTS), row))
 
     async def fulfilled(self, intent_id: str) -> None:
-        """Forget an intent. Not fsynced, which halves the price of an unlink: a power cut may bring it back, and
+        """Forget an intent. Not fsynced, so that a rename waits for the disk once: a power cut may bring it back, and
         replay then finds that nothing of it is left to do."""
 
         def action() -> None:

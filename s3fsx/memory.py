@@ -87,8 +87,9 @@ class Budget:
         return self._spare.pop() if self._spare else bytearray(CHUNK)
 
     def recycle(self, chunk: bytearray) -> None:
-        """Kept for the next part, as long as somebody writes; the caller has given its bytes back."""
-        if self.reserved and self.held + (len(self._spare) + 1) * CHUNK <= self.total:
+        """Kept for the next part as long as somebody writes, and one for the next small file: to fill a new one with
+        zeros takes 0.15 ms, as much as all else in its write. The caller has given its bytes back."""
+        if (self.reserved or not self._spare) and self.held + (len(self._spare) + 1) * CHUNK <= self.total:
             self._spare.append(chunk)
 
 
@@ -127,5 +128,5 @@ class Lease:
         self.budget.reserved -= self.reserve
         self.reserve = 0
         if not self.budget.reserved:
-            self.budget._spare.clear()  # nobody writes any more
+            del self.budget._spare[1:]  # nobody writes any more
         self.budget._change(0, -less)

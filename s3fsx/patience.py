@@ -43,9 +43,8 @@ class Patience:
     @contextmanager
     def scope(self, what: str) -> Iterator[None]:
         """Raises EndpointDown when the block is not done by then; at once when an outage has lasted that long."""
-        late = EndpointDown(f"{what}: the endpoint has been down for {self.seconds:g} s (outage_patience)")
         if self.over:
-            raise late
+            raise self._late(what)
         with trio.CancelScope(deadline=self._over_at) as scope:
             self._scopes.add(scope)
             try:
@@ -53,4 +52,7 @@ class Patience:
             finally:
                 self._scopes.discard(scope)
         if scope.cancelled_caught:
-            raise late
+            raise self._late(what)
+
+    def _late(self, what: str) -> EndpointDown:
+        return EndpointDown(f"{what}: the endpoint has been down for {self.seconds:g} s (outage_patience)")

@@ -25,11 +25,13 @@ _SLOW = 5.0
 
 
 class _Fetch:
-    """A block on its way or here: ``done`` is set when ``data`` or ``error`` is."""
+    """A block on its way or here: ``done`` is set when ``data`` or ``error`` is. begun: False for one that the read
+    which wants it has still to get itself."""
 
-    __slots__ = ("data", "done", "dropped", "error", "scope")
+    __slots__ = ("begun", "data", "done", "dropped", "error", "scope")
 
     def __init__(self) -> None:
+        self.begun = False
         self.done = trio.Event()
         self.data = b""
         self.error: S3fsxError | None = None
@@ -84,7 +86,8 @@ class Reader:
         plan = self._window.read(offset, length)
         for block in plan.drop:
             self._drop(block)
-        fetches = [(block, self._fetch(block, needed=True)) for block in plan.need]
+        own = len(plan.need) == 1 and not plan.ahead  # a task for it would take two more passes through the scheduler
+        fetches = [(block, self._fetch(block, needed=True, begin=not own)) for block in plan.need]
         for block in plan.ahead:  # but what was given up for those above
             if self._window.knows(block) and self._fetch(block, needed=False) is None:
                 self._window.forget(block)
@@ -101,7 +104,7 @@ class Reader:
             return await self._direct(offset, end - offset)
         self._reading += 1
         try:
-            await self._wait([fetch for _, fetch in fetches if fetch is not None])
+            await self._wait([(block, fetch) for block, fetch in fetches if fetch is not None])
         finally:
             self._reading -= 1
         pieces: list[memoryview] = []
@@ -117,16 +120,19 @@ class Reader:
             pieces.append(view[max(0, offset - block.start) : end - block.start])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    async def _wait(self, fetches: list[_Fetch]) -> None:
-        waiting = [fetch for fetch in fetches if not fetch.done.is_set()]
+    async def _wait(self, fetches: list[tuple[Block, _Fetch]]) -> None:
+        waiting = [(block, fetch) for block, fetch in fetches if not fetch.done.is_set()]
         if not waiting:
             return
         if self._took < _SLOW:
             self._window.starved()
         try:
             with trio.fail_after(self._deadline):
-                for fetch in waiting:
-                    await fetch.done.wait()
+                for block, fetch in waiting:
+                    if fetch.begun:
+                        await fetch.done.wait()
+                    else:
+                        await self._get(block, fetch)
         except trio.TooSlowError:
             raise self._late() from None
 
@@ -153,8 +159,8 @@ class Reader:
                 if (key, etag) == (self.version.key, self.version.etag):
                     raise self._became_stale(e) from None
 
-    def _fetch(self, block: Block, *, needed: bool) -> _Fetch | None:
-        """The fetch of a block, begun now if it was not; None when there is no memory for it."""
+    def _fetch(self, block: Block, *, needed: bool, begin: bool = True) -> _Fetch | None:
+        """The fetch of a block, begun now (but for ``begin``) if it was not; None when there is no memory for it."""
         fetch = self._fetches.get(block)
         if fetch is not None:
             return fetch
@@ -166,10 +172,13 @@ class Reader:
                 self._window.forget(block)
                 return None
         fetch = self._fetches[block] = _Fetch()
-        self._spawn(self._get, block, fetch)
+        if begin:
+            fetch.begun = True
+            self._spawn(self._get, block, fetch)
         return fetch
 
     async def _get(self, block: Block, fetch: _Fetch) -> None:
+        fetch.begun = True
         began = trio.current_time()
         try:
             with fetch.scope:
@@ -177,6 +186,11 @@ class Reader:
             self._took = trio.current_time() - began
         except S3fsxError as e:
             fetch.error = e
+        except trio.Cancelled:  # the read that got it by itself is late: others that wait for it ask again
+            if self._fetches.get(block) is fetch:
+                self._window.forget(block)
+                self._drop(block)
+            raise
         finally:
             if fetch.dropped:
                 self._lease.give(block.length)

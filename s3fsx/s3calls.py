@@ -15,8 +15,8 @@ from .objects import ListPage, Payload
 from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
 from .s3hidden import upload_is_gone
-from .s3lanes import interrupted
 from .s3params import Params
+from .threads import check_cancelled
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def sender(
 
     def work(client: Any) -> T:
         check_crcs(payload, what)
-        answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
+        answer: Params = getattr(client, method)(**params, Body=Body(payload, check_cancelled) if payload.size else b"")
         found = s3answers.written(answer)
         small = md5_etag and payload.size <= _SMALL and not s3answers.opaque(answer)
         if integrity == "etag" or small:

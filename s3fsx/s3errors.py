@@ -177,7 +177,10 @@ _FAILED_FOR_GOOD = (
 
 def one_line(text: str) -> str:
     """Printable, one line, bounded."""
-    flat = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text.strip())
+    text = text.strip()
+    if text.isprintable() and len(text) <= MAX_MESSAGE:
+        return text
+    flat = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
     return flat if len(flat) <= MAX_MESSAGE else flat[: MAX_MESSAGE - 1] + "…"
 
 

@@ -32,13 +32,6 @@ COPY_THREADS = 4
 PUBLISH_THREADS = 4
 
 
-def interrupted() -> None:
-    """Raises Cancelled in a worker thread whose caller was cancelled (trio < 0.23 cannot tell: it goes on)."""
-    check = getattr(trio.from_thread, "check_cancelled", None)
-    if check is not None:
-        check()
-
-
 @dataclass(frozen=True)
 class Lane:
     """How one kind of request runs.
@@ -138,7 +131,10 @@ class _Place:
         self.left: _Run | None = None
 
     async def __aenter__(self) -> _Place:
-        await self._limiter.acquire_on_behalf_of(self)
+        try:
+            self._limiter.acquire_on_behalf_of_nowait(self)
+        except trio.WouldBlock:
+            await self._limiter.acquire_on_behalf_of(self)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -233,7 +229,7 @@ class Requests:
         changes: str,
     ) -> T:
         run = _Run()
-        limiter = lane.limiter if place is None else trio.CapacityLimiter(1)
+        limiter = lane.limiter if place is None else None
 
         def in_thread() -> T | S3fsxError:
             """A failure is returned: raised here, trio's frames and it would keep each other and the body in memory

@@ -169,6 +169,7 @@ async def test_memory_of_what_failed_is_free_without_the_collector(
             await mount.write("dump/a", pattern((7 if op == "put" else 30) * KIB))
         await mount.idle()
         assert chunks
+        mount.budget._spare.clear()  # one is kept for the next file
         assert [chunk for chunk in chunks if chunk() is not None] == []
     finally:
         gc.enable()

@@ -202,3 +202,28 @@ async def test_many_readers_and_writers_within_one_budget(make: Make) -> None:
         assert mount.stored(f"dump/w{i}") == pattern(20 * MIB, 9 + i)
     assert mount.budget.peak <= 48 * MIB
     await mount.nothing_left()
+
+
+async def test_a_read_that_is_late_leaves_others_their_bytes(make: Make) -> None:
+    """The read of a small object gets its block by itself; another that waits for the same must not end with it."""
+    mount = make(read_deadline=20.0)
+    data = pattern(5 * KIB)
+    mount.store.poke(mount.key(PATH), data)
+    handle = await mount.open(PATH)
+    mount.store.hang("get_range")
+    came = b""
+
+    async def later() -> None:
+        nonlocal came
+        await trio.sleep(10)
+        came = bytes(await mount.files.read(handle, KIB, 3 * KIB))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(later)
+        with pytest.raises(DeadlineExceeded):
+            await mount.files.read(handle, 0, KIB)
+        mount.store.release("get_range")
+    assert came == data[KIB : 4 * KIB]
+    assert bytes(await mount.files.read(handle, 0, 8 * KIB)) == data
+    await mount.files.release(handle)
+    await mount.nothing_left()

@@ -100,6 +100,35 @@ async def test_a_readable_descriptor_lets_others_run_now_and_then() -> None:
         os.close(sender)
 
 
+async def test_a_task_that_waited_for_its_turn_does_not_look_for_a_request() -> None:
+    """Who woke it has one and waits for its answer: a look (ten system calls) would be in vain."""
+    turns: list[bool] = []
+    lock = ReadLock(turns.append)
+
+    async def turn() -> None:
+        async with lock:
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(turn)
+    await turn()
+    assert turns == [False, True, True, False]
+    readable, receiver = Readable(), os.eventfd(1)
+    try:
+        with trio.CancelScope() as scope:  # a look is no checkpoint
+            scope.cancel()
+            await readable.wait_readable(receiver)
+        assert not scope.cancelled_caught
+        readable.expected = False
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await readable.wait_readable(receiver)
+        assert scope.cancelled_caught
+    finally:
+        os.close(receiver)
+
+
 async def test_an_unreadable_descriptor_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
     readable = Readable()
     receiver, sender = os.pipe()

@@ -124,11 +124,13 @@ def test_a_part_under_way_counts_until_it_has_arrived_also_after_the_close() -> 
     assert (budget.held, budget.committed) == (0, 0)
 
 
-def test_chunks_are_recycled_within_the_budget_and_only_while_somebody_writes() -> None:
+def test_chunks_are_recycled_within_the_budget_and_all_but_one_only_while_somebody_writes() -> None:
     budget = Budget(8 * CHUNK)
     chunk = budget.new_chunk()
     budget.recycle(chunk)
-    assert budget.new_chunk() is not chunk
+    budget.recycle(bytearray(0))
+    assert budget._spare == [chunk]
+    assert budget.new_chunk() is chunk
     lease = budget.admit(CHUNK)
     budget.recycle(chunk)
     assert budget.new_chunk() is chunk
@@ -139,8 +141,10 @@ def test_chunks_are_recycled_within_the_budget_and_only_while_somebody_writes() 
     lease.try_take(4 * CHUNK)
     assert len(budget._spare) == 1
     lease.give(7 * CHUNK)
+    budget.recycle(bytearray(0))
+    budget.recycle(bytearray(0))
     lease.close()
-    assert not budget._spare
+    assert len(budget._spare) == 1
 
 
 @given(
