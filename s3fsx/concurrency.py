@@ -7,8 +7,8 @@ if that was faster. Now and then fewer are tried, too, and kept if that was not 
 thinner. A trial that led nowhere makes the next ones rarer, down to one in ``LONGEST_REST`` epochs.
 
 What is not tried are the few that hide the pauses between two transfers of one connection: a round trip, and the
-checksums of the next part, 50 to 100 ms in all. Where a transfer takes less than ``QUICK`` seconds these count, and USUAL
-are in flight as soon as the first has ended; a trial would have to see 2 %, which is less than the noise.
+checksums of the next part, 50 to 100 ms in all. Where a transfer takes less than ``QUICK`` seconds these count, and
+USUAL are in flight as soon as the first has ended; a trial would have to see 2 %, which is less than the noise.
 
 Only epochs in which somebody waited for a place the whole time count: else the writer is what limits, and says nothing
 about the store.
@@ -27,10 +27,10 @@ LONGEST_REST = 64
 
 
 class Concurrency:
-    """limit: how many may be in flight now, from START (or ``most``, if that is less) to ``most``. _least: on this link."""
+    """limit: how many may be in flight now, from START (or ``most``, if that is less) to ``most``."""
 
     def __init__(self, most: int) -> None:
-        self.limit = self._least = min(START, most)
+        self.limit = self._least = min(START, most)  # the least on this link
         self._most = most
         self._before: tuple[int, float] | None = None  # the limit that a trial left, and its rate
         self._up = True  # the direction of the trial, or of the next one
