@@ -151,6 +151,9 @@ class S3Store:
             return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
+        return await self._requests.before(self._lanes.publish, partial(self._list_parts, key, upload_id))
+
+    async def _list_parts(self, key: str, upload_id: str) -> tuple[UploadedPart, ...]:
         parts: list[UploadedPart] = []
         params = self._make.upload(key, upload_id)
         while True:
@@ -247,7 +250,8 @@ class S3Store:
         what = f"CREATE UPLOAD {key}"
         # Once: when the answer is lost the upload may be there, and only the caller's journal can find it.
         lane = replace(self._lanes.change, attempts=1)
-        upload_id = await self._requests.run(lane, "CreateMultipartUpload", what, work)
+        create = partial(self._requests.run, lane, "CreateMultipartUpload", what, work)
+        upload_id: str = await self._requests.before(self._sending(self._lanes.part), create)
         self._write_ids[upload_id] = metadata.get(WRITE_ID, "")
         return upload_id
 
@@ -384,10 +388,13 @@ class S3Store:
         same = bool(wanted.get(WRITE_ID)) or there.etag == original.etag
         return there if same and there.size == original.size and there.metadata == wanted else None
 
+    def _sending(self, lane: Lane) -> Lane:
+        return replace(lane, client="signed" if self.capabilities.integrity == "sha256" else "unsigned")
+
     async def _send(
         self, lane: Lane, operation: str, what: str, work: Callable[[Any], T], sends: int, changes: str
     ) -> T:
-        lane = replace(lane, client="signed" if self.capabilities.integrity == "sha256" else "unsigned")
+        lane = self._sending(lane)
         while True:
             sends -= 1
             try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -184,6 +184,28 @@ class Requests:
     async def once(self, lane: Lane, operation: str, what: str, work: Callable[[Any], T]) -> T:
         """One attempt, past the endpoint: for its own probe."""
         return await self._attempt(lane, None, operation, what, work, "")
+
+    async def before(self, lane: Lane, request: Callable[[], Awaitable[T]]) -> T:
+        """What the request returns or raises. Meanwhile a connection is made for the one on ``lane`` that follows."""
+        failed: list[S3fsxError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._connect, lane)
+            try:
+                return await request()
+            except S3fsxError as error:
+                failed.append(error)
+            finally:
+                nursery.cancel_scope.cancel()
+        raise failed.pop()
+
+    async def _connect(self, lane: Lane) -> None:
+        """Raises nothing: what is wrong, the request will tell."""
+
+        def in_thread() -> None:
+            with contextlib.suppress(Exception):
+                self.client(lane.client).connect()
+
+        await run_in_thread(in_thread, limiter=lane.limiter, abandon=True)
 
     def close(self) -> None:
         """Closes idle connections. A later request makes a new client."""

@@ -151,6 +151,12 @@ class LeanClient:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
+    def connect(self) -> None:
+        """An idle connection for the next request, if there is none. Raises what connecting raises."""
+        lean = self._learnt()
+        if lean is not None:
+            lean[1].connect()
+
     def get_object(self, **params: Any) -> Params:
         return self._do("get_object", "GetObject", "GET", params)
 

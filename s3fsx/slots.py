@@ -27,10 +27,11 @@ class Slots:
         """A place for the transfer of ``size`` bytes. What fails or is given up tells nothing of the store's speed."""
         place = object()
         await self._limiter.acquire_on_behalf_of(place)
+        began = trio.current_time()
         try:
             yield
-            waiting = self._limiter.statistics().tasks_waiting
-            self._concurrency.ended(trio.current_time(), size, wanted=waiting > 0)
+            now, waiting = trio.current_time(), self._limiter.statistics().tasks_waiting
+            self._concurrency.ended(now, size, now - began, wanted=waiting > 0)
             self._limiter.total_tokens = self._concurrency.limit
         finally:
             self._limiter.release_on_behalf_of(place)

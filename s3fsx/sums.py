@@ -72,7 +72,12 @@ def name(key: str, etag: str) -> str | None:
     """Of the object that holds the sums; None for an ETag that no object name can be made of."""
     if _ETAG.fullmatch(etag) is None:
         return None
-    return f"{hashlib.sha256(_bytes(key)).hexdigest()[:32]}-{etag}"
+    return f"{stem(key)}-{etag}"
+
+
+def stem(key: str) -> str:
+    """What the names of all versions of a key begin with, up to the first "-"."""
+    return hashlib.sha256(_bytes(key)).hexdigest()[:32]
 
 
 def _bytes(key: str) -> bytes:

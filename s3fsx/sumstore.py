@@ -15,7 +15,7 @@ import trio
 
 from .errors import AccessDenied, Corrupted, NotFound, S3fsxError, TooLarge
 from .objects import ObjectInfo, Payload, Store
-from .sums import LIMIT, Sums, decode, name
+from .sums import LIMIT, Sums, decode, name, stem
 
 log = logging.getLogger("s3fsx.verify")
 
@@ -156,16 +156,25 @@ class SumStore:
 
     async def put(self, sums: Sums) -> None:
         """Of an object that has just been published. Raises nothing: the object is whole without them, too."""
+        if self._where(sums.key, sums.etag) is None:
+            return
+        await self.published(sums, await self.store(sums))
+
+    async def store(self, sums: Sums) -> str:
+        """Also of an object that is about to be published. Why they were not stored, "" when they were."""
         where = self._where(sums.key, sums.etag)
         if where is None:
-            return
-        why = f"they were not stored within {_SAVE:.0f} s"
+            return "its ETag can be no name"
         with trio.move_on_after(_SAVE):
             try:
                 await self._store.put(where, Payload.of(sums.encode()), metadata={})
-                why = ""
+                return ""
             except S3fsxError as e:
-                why = str(e)
+                return str(e)
+        return f"they were not stored within {_SAVE:.0f} s"
+
+    async def published(self, sums: Sums, why: str) -> None:
+        """Their object is there: those of the one before go. why: what ``store`` said."""
         if why:
             log.warning("%s: in the bucket, whole, but without checksums: reads are not verified (%s)", sums.key, why)
         await self.replaced(sums.key, sums.etag)
@@ -200,11 +209,13 @@ class SumStore:
 
     async def orphans(self) -> list[str]:
         """Keys of sums whose object is not there (any more); lists everything below the prefix. The sums are listed
-        first: one that is there then was stored after its object."""
+        first, then the uploads that are to become their objects, then the objects: one that is published meanwhile is
+        in one of the two."""
         left = {info.key.rpartition("/")[2]: info.key async for info in self._all(self._prefix + DIRECTORY)}
+        unfinished = {stem(upload.key) for upload in await self._store.list_uploads(self._prefix)}
         async for info in self._all(self._prefix):
             left.pop(name(info.key, info.etag) or "", None)
-        return sorted(left.values())
+        return sorted(where for short, where in left.items() if short.partition("-")[0] not in unfinished)
 
     async def _all(self, prefix: str) -> AsyncIterator[ObjectInfo]:
         token: str | None = None

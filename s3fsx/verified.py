@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import trio
 
 from .checksum import GRAIN
-from .errors import Corrupted, S3fsxError, StoreError
+from .errors import Corrupted, NotFound, S3fsxError, StoreError
 from .objects import LIST_LIMIT, Capabilities, ListPage, ObjectInfo, Payload, Store, UploadedPart, UploadInfo
 from .parts import composite_etag
 from .sums import WHOLE, PartSums, Sums, is_md5, needed
@@ -73,7 +73,8 @@ class VerifiedStore:
     runs a function that takes milliseconds.
 
     _opaque: objects whose ETag only looks like an MD5. _md5_seen: a read-only mount, which could not try, has met an
-    object whose ETag was its MD5: that is no accident.
+    object whose ETag was its MD5: that is no accident. _early: the ETag under which sums were stored of an upload that
+    may not have been completed, by upload id. _etags_add_up: an object's is what those of its parts make.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ class VerifiedStore:
         self._in_thread = in_thread or InThreads()
         self._opaque: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._md5_seen = False
+        self._early: dict[str, str] = {}
+        self._etags_add_up = True
         self._kept = _Kept("", "", 0, b"")
         self._widening = trio.CapacityLimiter(_WIDENED)  # of bytes that no budget knows of
 
@@ -260,10 +263,39 @@ class VerifiedStore:
     async def complete_upload(
         self, key: str, upload_id: str, parts: Sequence[UploadedPart], *, only_if_absent: bool = False
     ) -> str:
-        etag = await self._inner.complete_upload(key, upload_id, parts, only_if_absent=only_if_absent)
-        etag = etag or composite_etag(part.etag for part in parts) or ""
-        if etag and any(part.grains for part in parts):
-            await self.sums.put(Sums(key, etag, [PartSums(part.size, part.grains) for part in parts if part.size]))
+        """The sums are stored at the same time, which hides their round trip: the parts tell the ETag that the object
+        is to have. Of an upload that is aborted instead they go."""
+        if not any(part.grains for part in parts):
+            return await self._inner.complete_upload(key, upload_id, parts, only_if_absent=only_if_absent)
+        foreseen = composite_etag(part.etag for part in parts) or ""
+        sums = Sums(key, foreseen, [PartSums(part.size, part.grains) for part in parts if part.size])
+        early, etag, why = bool(foreseen) and self._etags_add_up, "", ""
+        failed: list[S3fsxError] = []
+
+        async def store() -> None:
+            nonlocal why
+            why = await self.sums.store(sums)
+
+        async with trio.open_nursery() as nursery:
+            if early:
+                self._early[upload_id] = foreseen
+                nursery.start_soon(store)
+            try:
+                etag = await self._inner.complete_upload(key, upload_id, parts, only_if_absent=only_if_absent)
+            except S3fsxError as e:
+                failed.append(e)
+                nursery.cancel_scope.cancel()
+        if failed:
+            raise failed[0]
+        self._early.pop(upload_id, None)
+        etag = etag or foreseen
+        self._etags_add_up = etag == foreseen
+        if early and etag == foreseen:
+            await self.sums.published(sums, why)
+        elif etag:
+            await self.sums.put(sums.moved(key, etag))
+            if early:
+                await self.sums.drop(key, foreseen)
         return etag
 
     async def copy(
@@ -322,6 +354,18 @@ class VerifiedStore:
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         await self._inner.abort_upload(key, upload_id)
+        etag = self._early.pop(upload_id, None)
+        if etag is not None and not await self._is_there(key, etag):
+            await self.sums.drop(key, etag)
+
+    async def _is_there(self, key: str, etag: str) -> bool:
+        """That version after all, or another of the same bytes; also where the store does not say."""
+        try:
+            return (await self._inner.head(key)).etag == etag
+        except NotFound:
+            return False
+        except S3fsxError:
+            return True
 
     async def list_uploads(self, prefix: str) -> tuple[UploadInfo, ...]:
         return await self._inner.list_uploads(prefix)

@@ -475,7 +475,8 @@ async def test_parts_in_parallel(place: Place) -> None:
 
 
 class KeepAlive:
-    """Answers PUT and GET, of one byte; tells which connection each request came on.
+    """Answers PUT and GET, of one byte, and POST once there is a second connection; tells which connection each request
+    came on.
 
     hang_up: what it does on a connection that had a request: "when idle" right after the answer, "when asked" when the
     next request has come.
@@ -485,6 +486,7 @@ class KeepAlive:
         self.hang_up = hang_up
         self.requests: list[tuple[int, str]] = []
         self.closed = threading.Event()
+        self.second = threading.Event()  # connection
         self.url = ""
 
     def _serve(self, number: int, client: socket.socket) -> None:
@@ -502,6 +504,9 @@ class KeepAlive:
                     return
                 tag = b'ETag: "0cc175b9c0f1b6a831c399e269772661"\r\nx-amz-request-id: 1\r\n'
                 body = b"a" if line.startswith(b"GET") else b""
+                if line.startswith(b"POST"):
+                    assert self.second.wait(20)
+                    body = b"<InitiateMultipartUploadResult><UploadId>u</UploadId></InitiateMultipartUploadResult>"
                 client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n" % len(body) + tag + b"\r\n" + body)
                 if self.hang_up == "when idle":
                     break
@@ -521,6 +526,8 @@ class KeepAlive:
                     client.settimeout(20)
                     threads.append(threading.Thread(target=self._serve, args=(len(threads), client)))
                     threads[-1].start()
+                    if len(threads) == 2:
+                        self.second.set()
 
             thread = threading.Thread(target=accept)
             thread.start()
@@ -543,6 +550,21 @@ async def test_a_connection_is_used_again() -> None:
                 await store.put("k", Payload.of(b"a"), metadata={})
                 assert await store.get_range("k", 0, 1, etag="") == b"a"
     assert server.requests == [(0, "PUT"), (0, "GET")] * 3
+
+
+async def test_while_an_upload_is_created_a_connection_for_its_first_part_is_made() -> None:
+    server = KeepAlive()
+    with server.running() as url:
+        async with one_at_a_time(url) as store:
+            upload = await store.create_upload("k", metadata={})  # answered when there are two
+            idle = store._requests.client("unsigned")._lean[1]._pool.pool
+            for _ in range(2000):  # until its thread has given it back
+                if any(idle.queue):
+                    break
+                await trio.sleep(0.01)
+            await store.upload_part("k", upload, 1, Payload.of(b"a"))
+    assert sorted(what for _, what in server.requests) == ["POST", "PUT"]
+    assert {number for number, _ in server.requests} == {0, 1}, "no third"
 
 
 async def test_a_connection_that_the_store_has_closed_meanwhile_fails_no_request() -> None:

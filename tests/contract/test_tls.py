@@ -241,7 +241,9 @@ async def test_a_hundred_parts_need_as_many_handshakes_as_connections(rgw: S3Ser
             for number in range(1, 101):
                 nursery.start_soon(made.upload_part, "k", upload, number, Payload.of(b"part"))
         await made.abort_upload("k", upload)
-    assert len(handshakes) <= 1 + S3Options("b").max_uploads  # one to create and abort, one for each that runs at once
+    # One to create and abort, one for each that runs at once, and the one that is made while the upload is created: it
+    # may come too late for the first part.
+    assert len(handshakes) <= 2 + S3Options("b").max_uploads
 
 
 def test_a_bundle_is_read_again_only_when_it_has_changed(authority: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import random
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from s3fsx.errors import AccessDenied, Corrupted, NotFound, ServerFault
 from s3fsx.objects import Capabilities, ObjectInfo, Payload
 from s3fsx.sums import name
 from s3fsx.sumstore import DIRECTORY, SumStore
+from s3fsx.verified import VerifiedStore
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, MIB, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -411,6 +413,51 @@ async def test_a_new_version_leaves_no_checksums_of_the_old_one(mount: Domain) -
     assert mount.sums() != old
     await mount.write(PATH, b"small")
     assert mount.sums() == []
+
+
+async def test_the_checksums_are_there_before_the_object_is(make: Make, mount: Domain) -> None:
+    """So that there is no moment, and after a crash no object, whose reads are not verified."""
+    mount.store.hang("complete_upload")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(mount.write, PATH, pattern(BIG))
+        await trio.sleep(100)
+        assert mount.paths() == []
+        assert len(mount.sums()) == 1
+        assert await mount.verified.sums.orphans() == [], "its upload is there"
+        mount.store.release("complete_upload")
+    reader = another(make, mount)
+    assert await reader.read(PATH) == pattern(BIG)
+    assert reader.verified.counters.unverified == 0
+
+
+async def test_a_store_whose_etags_do_not_add_up_gets_them_under_the_real_one(make: Make) -> None:
+    class Inventive(FlippingStore):
+        async def complete_upload(self, *args: Any, **options: Any) -> str:
+            await super().complete_upload(*args, **options)
+            return "of-its-own"
+
+    store = Inventive()
+    verified = VerifiedStore(store, "pve/")
+    for key in ("pve/a", "pve/b"):
+        upload = await verified.create_upload(key, metadata={})
+        part = await verified.upload_part(key, upload, 1, Payload.of(pattern(BIG)))
+        assert await verified.complete_upload(key, upload, [part]) == "of-its-own"
+    assert sorted(store.keys()) == sorted(
+        ["pve/a", "pve/b", *(f"pve/{DIRECTORY}{name(key, 'of-its-own')}" for key in ("pve/a", "pve/b"))]
+    )
+    assert [op for op, _ in store.log].count("put") == 3, "the second time it is known"
+
+
+async def test_an_upload_that_fails_keeps_the_checksums_of_the_same_bytes(make: Make, mount: Domain) -> None:
+    await mount.write(PATH, pattern(BIG))
+    mount.store.fail_next("complete_upload", ServerFault("500"))
+    with pytest.raises(ServerFault):
+        await mount.write(PATH, pattern(BIG))
+    await mount.idle()
+    assert await mount.store.list_uploads("") == ()
+    reader = another(make, mount)
+    assert await reader.read(PATH) == pattern(BIG)
+    assert reader.verified.counters.unverified == 0
 
 
 async def test_an_upload_that_fails_leaves_no_checksums(mount: Domain) -> None:

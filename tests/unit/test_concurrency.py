@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.concurrency import START, Concurrency
+from s3fsx.concurrency import QUICK, START, USUAL, Concurrency
 
 PART = 8 << 20
 GBIT = 125e6  # bytes per second
@@ -39,23 +39,22 @@ def run(
 ) -> float:
     """Bytes per second of the last half, with as many in flight as is allowed."""
     shuffled = random.Random(seed)
-    sending: list[float] = []  # bytes left
-    answers: list[float] = []  # when they come
+    sending: list[tuple[float, float]] = []  # bytes left, and when it began
+    answers: list[tuple[float, float]] = []  # when they come, and when it began
     end, done = now + seconds, 0
     while now < end:
         while len(sending) + len(answers) < concurrency.limit:
-            sending.append(PART * (1 + link.noise * (2 * shuffled.random() - 1)))
+            sending.append((PART * (1 + link.noise * (2 * shuffled.random() - 1)), now))
         speed = min(link.each, link.rate / len(sending)) if sending else 1.0
-        step = min(
-            min(sending, default=float("inf")) / speed, min(answers, default=float("inf")) - now if answers else 1e9
-        )
+        sent, answered = (min(there, default=(float("inf"), 0.0))[0] for there in (sending, answers))
+        step = min(sent / speed, answered - now)
         now += step
-        sending = [left - step * speed for left in sending]
-        answers += [now + link.wait for left in sending if left <= 1e-3]
-        sending = [left for left in sending if left > 1e-3]
-        for answer in [answer for answer in answers if answer <= now + 1e-9]:
-            answers.remove(answer)
-            concurrency.ended(now, PART, wanted=wanted())
+        sending = [(left - step * speed, began) for left, began in sending]
+        answers += [(now + link.wait, began) for left, began in sending if left <= 1e-3]
+        sending = [(left, began) for left, began in sending if left > 1e-3]
+        for answer, began in [there for there in answers if there[0] <= now + 1e-9]:
+            answers.remove((answer, began))
+            concurrency.ended(now, PART, now - began, wanted=wanted())
             done += PART if now > end - seconds / 2 else 0
     return done / (seconds / 2)
 
@@ -75,9 +74,11 @@ def test_connections_that_the_store_slows_down_one_by_one_are_used_side_by_side(
 
 @pytest.mark.parametrize("noise", [0.05, 0.2])
 @pytest.mark.parametrize(
-    "link", [Link(GBIT, 0.030), Link(GBIT / 10, 0.030), Link(3 * GBIT, 0.0)], ids=["1G", "100M", "local"]
+    ("link", "few"),
+    [(Link(GBIT, 0.030), USUAL), (Link(GBIT / 10, 0.030), START), (Link(3 * GBIT, 0.0), USUAL)],
+    ids=["1G", "100M", "local"],
 )
-def test_where_more_in_flight_is_not_faster_few_stay(link: Link, noise: float) -> None:
+def test_where_more_in_flight_is_not_faster_few_stay(link: Link, few: int, noise: float) -> None:
     concurrency = Concurrency(64)
     link = Link(link.rate, link.wait, noise=noise)
     limits = []
@@ -85,7 +86,7 @@ def test_where_more_in_flight_is_not_faster_few_stay(link: Link, noise: float) -
         rate = run(concurrency, link, 60, now=second, seed=second)
         limits.append(concurrency.limit)
         assert rate > 0.9 * link.rate
-    assert statistics.median(limits) <= 2 * START
+    assert few <= statistics.median(limits) <= 1.5 * few
 
 
 def test_a_link_that_becomes_thin_is_stepped_back_from() -> None:
@@ -96,6 +97,30 @@ def test_a_link_that_becomes_thin_is_stepped_back_from() -> None:
     assert concurrency.limit <= 6
 
 
+def test_the_usual_number_is_in_flight_as_soon_as_one_transfer_was_quick() -> None:
+    concurrency = Concurrency(16)
+    concurrency.ended(0.3, PART, 0.3, wanted=True)
+    assert concurrency.limit == USUAL
+    run(concurrency, Link(GBIT, 0.03, noise=0.2), 600, now=0.3)
+    assert concurrency.limit >= USUAL
+
+
+def test_a_thin_link_is_not_tried_with_more() -> None:
+    """8 Mbit/s: eight parts at once would take 67 s each, sixteen longer than write_deadline."""
+    concurrency = Concurrency(16)
+    run(concurrency, Link(1e6, 0.03), 120)
+    assert concurrency.limit == START
+
+
+def test_a_link_that_becomes_thin_takes_the_least_back() -> None:
+    concurrency = Concurrency(16)
+    run(concurrency, Link(GBIT, 0.03), 10)
+    assert concurrency.limit == USUAL
+    assert PART * USUAL / (GBIT / 8) > QUICK
+    run(concurrency, Link(GBIT / 8, 0.03), 3600, now=10)
+    assert concurrency.limit < USUAL
+
+
 def test_a_writer_that_is_slower_than_the_store_says_nothing() -> None:
     concurrency = Concurrency(16)
     run(concurrency, Link(10 * GBIT, 0.1), 60, wanted=lambda: False)
@@ -104,13 +129,13 @@ def test_a_writer_that_is_slower_than_the_store_says_nothing() -> None:
 
 @given(
     st.integers(1, 64),
-    st.lists(st.tuples(st.floats(0, 10), st.integers(0, 1 << 30), st.booleans()), max_size=300),
+    st.lists(st.tuples(st.floats(0, 10), st.integers(0, 1 << 30), st.floats(0, 10), st.booleans()), max_size=300),
 )
-def test_it_stays_within_its_bounds(most: int, ends: list[tuple[float, int, bool]]) -> None:
+def test_it_stays_within_its_bounds(most: int, ends: list[tuple[float, int, float, bool]]) -> None:
     concurrency = Concurrency(most)
     assert concurrency.limit == min(START, most)
     now = 0.0
-    for later, size, wanted in ends:
+    for later, size, took, wanted in ends:
         now += later
-        concurrency.ended(now, size, wanted=wanted)
+        concurrency.ended(now, size, took, wanted=wanted)
         assert min(START, most) <= concurrency.limit <= most

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from s3fsx.endpoint import Endpoint
-from s3fsx.errors import ConnectionFailed, EndpointDown, S3fsxError
+from s3fsx.errors import ConnectionFailed, EndpointDown, S3fsxError, UploadGone
 from s3fsx.s3lanes import PUBLISH_THREADS, Lane, Lanes, Requests
 from s3fsx.s3options import S3Options
 
@@ -96,6 +96,30 @@ async def test_the_wait_for_it_ends_with_the_outage_patience() -> None:
         await store.run(store.lanes.settle, "ABORT", "dump/a")
     store.go.set()
     await eventually(lambda: store.done == ["COMPLETE"])
+
+
+async def test_a_connection_for_later_holds_nothing_up() -> None:
+    store, trying = Store(), threading.Event()
+
+    def connect() -> None:
+        trying.set()
+        assert store.go.wait(30)
+        raise OSError("nobody listens")
+
+    store.connect = connect  # type: ignore[attr-defined]
+
+    async def request(what: str) -> None:
+        assert await trio.to_thread.run_sync(trying.wait, 30)
+        await store.run(store.lanes.settle, what, "dump/a")
+        if what == "ABORT":
+            raise UploadGone("dump/a")
+
+    await store.requests.before(store.lanes.publish, lambda: request("LIST PARTS"))
+    with pytest.raises(UploadGone):
+        await store.requests.before(store.lanes.publish, lambda: request("ABORT"))
+    assert store.done == ["LIST PARTS", "ABORT"]
+    store.go.set()
+    await eventually(lambda: store.lanes.publish.limiter.available_tokens == PUBLISH_THREADS)
 
 
 @pytest.mark.parametrize("attempts", [1, 2])
