@@ -18,10 +18,10 @@ from .endpoint import PROBE_LIMIT
 from .errors import S3fsxError
 from .s3answers import signed
 from .s3errors import Unproven, from_answer, from_failure, no_document, seconds_to_wait
-from .s3lanes import METADATA_THREADS
+from .s3lanes import METADATA_THREADS, interrupted
 from .s3lean import LeanClient
 from .s3options import S3Options
-from .s3wire import Wire, limit_content, limit_time
+from .s3wire import Shared, Wire, limit_content, limit_time
 
 ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no
 
@@ -44,11 +44,13 @@ def failure(what: str, error: Exception) -> S3fsxError:
 
 
 class ClientMaker:
-    """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models."""
+    """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models; and
+    the connections: a listing leaves one behind for the read that follows it."""
 
     def __init__(self, options: S3Options) -> None:
         self._options = options
         self._session: boto3.session.Session | None = None
+        self._shared = Shared()
 
     def __call__(self, name: str) -> Any:
         """name: "metadata", "ping", "slow" (copies and completes, which the store answers late), "signed", "unsigned".
@@ -103,7 +105,7 @@ class ClientMaker:
             client,
             options.bucket,
             self._session.get_credentials,
-            lambda url: Wire(client, url, longest, redirects=redirects),
+            lambda url: Wire(client, url, longest, self._shared, interrupted, redirects=redirects),
             sign_payload=name != "unsigned",
         )
 

@@ -150,6 +150,12 @@ class LeanClient:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
+    def close(self) -> None:
+        """Idle connections, those that it shares, too."""
+        self._client.close()
+        if self._lean is not None:
+            self._lean[1].connections.close()
+
     def get_object(self, **params: Any) -> Params:
         return self._do("get_object", "GetObject", "GET", params)
 

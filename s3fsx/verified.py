@@ -34,6 +34,9 @@ log = logging.getLogger("s3fsx.verify")
 _OPAQUE = 1000
 _THREADS = 4
 _WIDENED = 2
+# Bytes whose checksum takes 0.1 ms, which is about what a thread costs, and on a busy machine ms pass until it runs.
+_CRC_AT_ONCE = GRAIN
+_MD5_AT_ONCE = 64 << 10
 
 
 @dataclass
@@ -68,7 +71,7 @@ class _Came:
 
 class VerifiedStore:
     """Implements ``objects.Store``. prefix: of the mount. reads: verify them; sums are stored in any case. in_thread:
-    runs a function that takes milliseconds.
+    runs a function that takes milliseconds (a MiB is checked in the loop).
 
     _opaque: objects whose ETag only looks like an MD5. _md5_seen: a read-only mount, which could not try, has met an
     object whose ETag was its MD5: that is no accident.
@@ -133,7 +136,7 @@ class VerifiedStore:
         before = b""
         for attempt in range(1, ATTEMPTS + 1):
             data = await self._inner.get_range(key, 0, size, etag=etag)
-            if await self._in_thread(_md5, data) == etag:
+            if (_md5(data) if size <= _MD5_AT_ONCE else await self._in_thread(_md5, data)) == etag:
                 self._md5_seen = True
                 self._count(size, healed=attempt > 1)
                 return data
@@ -171,7 +174,10 @@ class VerifiedStore:
                 return came.data
             if size and came.sums.size != size:
                 raise self._fatal(key, 0, f"its checksums are of {came.sums.size} bytes, it has {size}")
-            found = await self._in_thread(came.sums.check, came.start, came.data)
+            if len(came.data) <= _CRC_AT_ONCE:
+                found = came.sums.check(came.start, came.data)
+            else:
+                found = await self._in_thread(came.sums.check, came.start, came.data)
             if found.wrong is None:
                 self._count(found.verified, healed=attempt > 1)
                 self.counters.unverified += len(came.data) - found.verified
