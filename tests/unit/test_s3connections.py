@@ -30,9 +30,14 @@ class Store:
         self._lock = threading.Lock()
         self.made: list[Made] = []
         self.theirs: list[socket.socket] = []
+        self.kept: list[Connections] = []
         self.go = threading.Event()
         self.go.set()
         self.fails = False
+
+    def connections(self) -> Connections:
+        self.kept.append(Connections(self.connect))
+        return self.kept[-1]
 
     def connect(self) -> Made:
         assert self.go.wait(30)
@@ -49,7 +54,10 @@ def store() -> Iterator[Store]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         store = Store(server)
         yield store
-        for end in (*store.made, *store.theirs):
+        eventually(lambda: not any(connections._connecting for connections in store.kept))
+        for made in store.made:
+            made.close()
+        for end in store.theirs:
             end.close()
 
 
@@ -66,7 +74,7 @@ def closed(end: socket.socket) -> bool:
 
 
 def test_the_next_request_finds_the_same_one_and_one_beside_it_a_spare(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     first = connections.take()
     connections.give(first, reuse=True)
     eventually(lambda: len(connections._idle) == 2)
@@ -78,7 +86,7 @@ def test_the_next_request_finds_the_same_one_and_one_beside_it_a_spare(store: St
 
 
 def test_there_is_one_spare_however_many_are_taken_and_none_while_any_is_idle(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     taken = [connections.take()]
     eventually(lambda: len(store.made) == 2)
     eventually(lambda: len(connections._idle) == 1)
@@ -91,7 +99,7 @@ def test_there_is_one_spare_however_many_are_taken_and_none_while_any_is_idle(st
 
 
 def test_what_the_store_has_closed_is_not_taken(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     connections.give(connections.take(), reuse=True)
     eventually(lambda: len(connections._idle) == 2)
     for end in store.theirs:
@@ -101,7 +109,7 @@ def test_what_the_store_has_closed_is_not_taken(store: Store) -> None:
 
 
 def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     first = connections.take()
     store.theirs[0].sendall(b"HTTP/1.1 200 OK\r\n")
     connections.give(first, reuse=True)
@@ -110,7 +118,7 @@ def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next(store: Store)
 
 
 def test_a_spare_that_fails_is_no_error_and_is_tried_again(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     store.go.clear()
     taking = threading.Thread(target=lambda: connections.give(connections.take(), reuse=True))
     taking.start()
@@ -129,7 +137,7 @@ def test_a_spare_that_fails_is_no_error_and_is_tried_again(store: Store) -> None
 
 
 def test_after_the_end_nothing_is_kept(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     taken = connections.take()
     eventually(lambda: len(connections._idle) == 1)
     connections.close()
@@ -139,7 +147,7 @@ def test_after_the_end_nothing_is_kept(store: Store) -> None:
 
 
 def test_a_spare_that_comes_after_the_end_is_closed(store: Store) -> None:
-    connections = Connections(store.connect)
+    connections = store.connections()
     first = connections.take()
     eventually(lambda: len(connections._idle) == 1)
     store.go.clear()
