@@ -22,7 +22,8 @@ from .s3errors import Unproven, from_answer, from_failure, no_document, seconds_
 from .s3lanes import METADATA_THREADS
 from .s3lean import LeanClient
 from .s3options import S3Options, is_aws
-from .s3wire import Wire, limit_content, limit_time
+from .s3wire import Shared, Wire, limit_content, limit_time
+from .threads import check_cancelled
 
 ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no
 
@@ -52,11 +53,13 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
 
 
 class ClientMaker:
-    """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models."""
+    """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models; and
+    the connections: a listing leaves one behind for the read that follows it."""
 
     def __init__(self, options: S3Options) -> None:
         self._options = options
         self._session: boto3.session.Session | None = None
+        self._shared = Shared()
 
     def __call__(self, name: str) -> Any:
         """name: "metadata", "ping", "slow" (copies and completes, which the store answers late), "signed", "unsigned".
@@ -112,7 +115,7 @@ class ClientMaker:
             client,
             options.bucket,
             self._session.get_credentials,
-            lambda url: Wire(client, url, longest, redirects=redirects),
+            lambda url: Wire(client, url, longest, self._shared, check_cancelled, redirects=redirects),
             sign_payload=name != "unsigned",
         )
 

@@ -20,6 +20,9 @@ MAX_HEAD = 32 << 10
 # A body up to this goes with the head in one system call and one packet.
 _SMALL = 16 << 10
 _PIECE = 16 << 10
+# What is left of a body that nobody wants any more, and is read all the same: a new connection takes two round trips or
+# three, and about as long as a MiB to come up to speed.
+REST = 1 << 20
 
 _END = re.compile(rb"\r?\n\r?\n")  # http.client takes any of these
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3})(?: [^\r\n]*)?$")
@@ -131,11 +134,12 @@ class Answer:
             return size
         return int(self._limited(lambda: self._sock.recv_into(buffer)))
 
-    def read(self, length: int) -> bytes:
-        """``length`` bytes, or fewer where the connection ended before."""
+    def read(self, length: int, interrupted: Callable[[], None] = lambda: None) -> bytes:
+        """``length`` bytes, or fewer where the connection ended before. interrupted: called as they come, while there
+        is more than REST left; raises to give them up."""
         # Fills the memory of its result in place, as a bytearray of ours would be; but that is filled with zeros first,
         # one of five passes over the memory of what is read. A buffer of one byte: nothing behind ``length`` is taken.
-        return io.BufferedReader(AnswerIO(self), 1).read(length)
+        return io.BufferedReader(AnswerIO(self, length - REST, interrupted), 1).read(length)
 
     def _limited(self, receive: Callable[[], Any]) -> Any:
         left = self._end - time.monotonic()
@@ -148,13 +152,19 @@ class Answer:
 
 
 class AnswerIO(io.RawIOBase):
-    """An Answer as http.client reads it."""
+    """An Answer as http.client reads it. interrupted: called before each of the first ``least`` bytes or more."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: Answer, least: int = 0, interrupted: Callable[[], None] = lambda: None) -> None:
         self._answer = answer
+        self._left = least
+        self._interrupted = interrupted
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        return self._answer.readinto(buffer)
+        if self._left > 0:
+            self._interrupted()
+        count = self._answer.readinto(buffer)
+        self._left -= count
+        return count

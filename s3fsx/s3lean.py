@@ -157,6 +157,12 @@ class LeanClient:
         if lean is not None:
             lean[1].connect()
 
+    def close(self) -> None:
+        """Idle connections, those that it shares, too."""
+        self._client.close()
+        if self._lean is not None:
+            self._lean[1].connections.close()
+
     def get_object(self, **params: Any) -> Params:
         return self._do("get_object", "GetObject", "GET", params)
 

@@ -12,6 +12,7 @@ import http.client
 import io
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -20,6 +21,7 @@ import botocore.awsrequest
 import botocore.endpoint
 import botocore.exceptions
 
+from .s3connections import Connection, Connections
 from .s3errors import Redirected, Unusable
 from .s3http import Answer, AnswerIO, Plain, send
 from .s3tls import TlsReuse
@@ -160,47 +162,87 @@ class Unfit(Exception):
     """Here requests are botocore's to make; the text says why."""
 
 
-class Wire:
-    """A client's own connections, for requests that are made without it, and its own reading of every answer that is
-    not plain: what such an answer means is decided in one place.
+class Shared:
+    """The connections of all clients of one store."""
 
-    seconds(method), redirects: as for the limits above. Raises Unfit, where there is a proxy or botocore is another.
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, tuple[Connections, Any]] = {}  # by URL; with the TLS context they have in common
+
+    def of(self, session: Any, url: str) -> Connections:
+        """Of the session of the client that asks first. Raises AttributeError, KeyError and TypeError where it is of
+        another botocore."""
+        known = session._manager.connection_pool_kw
+        with self._lock:
+            if url in self._made:
+                connections, known["ssl_context"] = self._made[url]
+                return connections
+            pool = session._manager.connection_from_url(url)
+            session._setup_ssl_cert(pool, url, session._verify)
+            _ = pool._new_conn, pool._validate_conn
+
+            def connect() -> Any:
+                made = pool._new_conn()
+                try:
+                    pool._validate_conn(made)  # connects where it is TLS
+                    if made.sock is None:
+                        made.connect()
+                except BaseException:
+                    made.close()
+                    raise
+                return made
+
+            context = known.get("ssl_context")
+            tls = TlsReuse(context) if url.startswith("https:") else None
+            connections = Connections(connect, tls)
+            self._made[url] = connections, context
+            return connections
+
+
+class Wire:
+    """A client's requests that are made without it, and its own reading of every answer that is not plain: what such
+    an answer means is decided in one place.
+
+    seconds(method), redirects: as for the limits above. interrupted: see Answer.read. Raises Unfit, where there is a
+    proxy or botocore is another.
     """
 
-    def __init__(self, client: Any, url: str, seconds: Callable[[str], float], *, redirects: bool) -> None:
+    def __init__(
+        self,
+        client: Any,
+        url: str,
+        seconds: Callable[[str], float],
+        shared: Shared,
+        interrupted: Callable[[], None],
+        *,
+        redirects: bool,
+    ) -> None:
         self._client = client
         self._url = url
         self._seconds = seconds
+        self._interrupted = interrupted
         self.redirects = redirects
         try:
             session = client._endpoint.http_session
             if session._proxy_config.proxy_url_for(url):
                 raise Unfit("there is a proxy")
-            self._pool = session._manager.connection_from_url(url)
-            session._setup_ssl_cert(self._pool, url, session._verify)
             self._sending, self._silence = client.meta.config.connect_timeout, client.meta.config.read_timeout
             self._parse = client._response_parser.parse
-            tls = url.startswith("https:")
-            self._tls = TlsReuse(session._manager.connection_pool_kw["ssl_context"]) if tls else None
-            _ = self._pool._get_conn, self._pool._put_conn, self._pool._validate_conn
+            self.connections = shared.of(session, url)
         except (AttributeError, KeyError, TypeError) as error:
             raise Unfit(f"this version of botocore or urllib3 is another one: {error}") from None
 
     def ask(self, method: str, head: bytes, blocks: Iterable[bytes | memoryview]) -> Exchange:
         """Sends a request on an idle connection, or a new one, and reads the head of its answer. As with botocore an
         idle one that the store has closed is found out before, and if it closes just then, the request has failed."""
-        connection = self._pool._get_conn()
-        exchange = Exchange(self._pool, connection)
-        new = connection.sock is None
+        connection = self.connections.take()
+        exchange = Exchange(self.connections, connection, self._interrupted)
         try:
-            if new:
-                self._open(connection)
             connection.sock.settimeout(self._sending)
             send(connection.sock, head, blocks)
             exchange.answer = Answer(connection.sock, self._seconds(method), self._silence)
             exchange.plain = exchange.answer.head()
-            if new and self._tls:
-                self._tls.keep(connection.sock)
+            self.connections.answered(connection)
         except BaseException:
             exchange.end(reuse=False)
             raise
@@ -208,20 +250,7 @@ class Wire:
 
     def connect(self) -> None:
         """An idle connection for the next request, which saves it a round trip, with TLS two or three."""
-        connection = self._pool._get_conn()
-        exchange = Exchange(self._pool, connection)
-        try:
-            if connection.sock is None:
-                self._open(connection)
-        except BaseException:
-            exchange.end(reuse=False)
-            raise
-        exchange.end(reuse=True)
-
-    def _open(self, connection: Any) -> None:
-        self._pool._validate_conn(connection)  # connects where it is TLS
-        if connection.sock is None:
-            connection.connect()
+        self.connections.give(self.connections.take(), reuse=True)
 
     def in_full(
         self, exchange: Exchange, method: str, operation: str, parse: Callable[[bytes], dict[str, Any]] | None = None
@@ -251,16 +280,22 @@ class Exchange:
     plain: the head, None where http.client has to read it.
     """
 
-    def __init__(self, pool: Any, connection: Any) -> None:
-        self._pool = pool
+    def __init__(
+        self,
+        connections: Connections | None,
+        connection: Connection | None,
+        interrupted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._connections = connections
         self._connection = connection
+        self._interrupted = interrupted
         self.answer: Answer
         self.plain: Plain | None = None
 
     def read(self, length: int) -> bytes:
         """The body, of a plain answer."""
         try:
-            data = self.answer.read(length)
+            data = self.answer.read(length, self._interrupted)
         except BaseException:
             self.end(reuse=False)
             raise
@@ -270,11 +305,8 @@ class Exchange:
     def end(self, *, reuse: bool) -> None:
         """reuse: the answer was read to its end, and the other side goes on. Harmless when repeated."""
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if not reuse:
-            connection.close()
-        self._pool._put_conn(connection)
+        if connection is not None and self._connections is not None:
+            self._connections.give(connection, reuse=reuse)
 
     def for_botocore(self, method: str, url: str) -> Any:
         """The answer as botocore's session would give it."""

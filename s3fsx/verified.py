@@ -34,8 +34,10 @@ log = logging.getLogger("s3fsx.verify")
 
 _OPAQUE = 1000
 _THREADS = 4
-_AT_ONCE = 32 << 10  # bytes whose MD5, 50 us, takes less than the way to a thread and back
 _WIDENED = 2
+# Bytes whose checksum takes 0.1 ms, which is about what a thread costs, and on a busy machine ms pass until it runs.
+_CRC_AT_ONCE = GRAIN
+_MD5_AT_ONCE = 64 << 10
 
 
 @dataclass
@@ -70,7 +72,7 @@ class _Came:
 
 class VerifiedStore:
     """Implements ``objects.Store``. prefix: of the mount. reads: verify them; sums are stored in any case. in_thread:
-    runs a function that takes milliseconds.
+    runs a function that takes milliseconds (a MiB is checked in the loop).
 
     _opaque: objects whose ETag only looks like an MD5. _md5_seen: a read-only mount, which could not try, has met an
     object whose ETag was its MD5: that is no accident. _early: the ETag under which sums were stored of an upload that
@@ -138,7 +140,7 @@ class VerifiedStore:
         before = b""
         for attempt in range(1, ATTEMPTS + 1):
             data = await self._inner.get_range(key, 0, size, etag=etag)
-            if (_md5(data) if size <= _AT_ONCE else await self._in_thread(_md5, data)) == etag:
+            if (_md5(data) if size <= _MD5_AT_ONCE else await self._in_thread(_md5, data)) == etag:
                 self._md5_seen = True
                 self._count(size, healed=attempt > 1)
                 return data
@@ -176,7 +178,10 @@ class VerifiedStore:
                 return came.data
             if size and came.sums.size != size:
                 raise self._fatal(key, 0, f"its checksums are of {came.sums.size} bytes, it has {size}")
-            found = await self._in_thread(came.sums.check, came.start, came.data)
+            if len(came.data) <= _CRC_AT_ONCE:
+                found = came.sums.check(came.start, came.data)
+            else:
+                found = await self._in_thread(came.sums.check, came.start, came.data)
             if found.wrong is None:
                 self._count(found.verified, healed=attempt > 1)
                 self.counters.unverified += len(came.data) - found.verified
@@ -295,7 +300,7 @@ class VerifiedStore:
         elif etag:
             await self.sums.put(sums.moved(key, etag))
             if early:
-                await self.sums.drop(key, foreseen)
+                await self.sums.drop((key, foreseen))
         return etag
 
     async def copy(
@@ -356,7 +361,7 @@ class VerifiedStore:
         await self._inner.abort_upload(key, upload_id)
         etag = self._early.pop(upload_id, None)
         if etag is not None and not await self._is_there(key, etag):
-            await self.sums.drop(key, etag)
+            await self.sums.drop((key, etag))
 
     async def _is_there(self, key: str, etag: str) -> bool:
         """That version after all, or another of the same bytes; also where the store does not say."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.s3http import MAX_HEAD, Answer, AnswerIO, head_of, parse_head, send
+from s3fsx.s3http import MAX_HEAD, REST, Answer, AnswerIO, head_of, parse_head, send
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -114,6 +114,36 @@ def test_a_body_comes_into_one_piece_whatever_the_pieces_on_the_wire(pair: Pair)
     assert answer.read(len(body)) == body
     thread.join()
     assert answer.read(4) == b"next"
+
+
+class Unwanted(Exception):
+    pass
+
+
+@pytest.mark.parametrize(("length", "given_up"), [(REST + (64 << 10), True), (REST, False)])
+def test_a_body_that_nobody_wants_is_given_up_while_much_is_left(pair: Pair, length: int, given_up: bool) -> None:
+    ours, theirs = pair
+    answer = Answer(ours, 30, 30)
+    asked = 0
+
+    def interrupted() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            raise Unwanted
+
+    theirs.sendall(said(f"HTTP/1.1 200 OK\nContent-Length: {length}\n\n"))
+    assert answer.head() is not None
+    if given_up:
+        theirs.sendall(bytes(1000))
+        with pytest.raises(Unwanted):
+            answer.read(length, interrupted)
+    else:
+        thread = threading.Thread(target=theirs.sendall, args=(bytes(length),))
+        thread.start()
+        assert answer.read(length, interrupted) == bytes(length)
+        thread.join()
+        assert not asked
 
 
 def test_a_short_body_is_short(pair: Pair) -> None:
