@@ -28,7 +28,6 @@ from .errors import (
     NotFound,
     NotSupported,
     Rejected,
-    S3fsxError,
     ServerFault,
     StoreError,
     Transient,
@@ -39,6 +38,7 @@ from .s3batch import BatchDelete
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, crc32_header
 from .s3calls import call, nothing, sender
 from .s3client import ClientMaker, failure
+from .s3effects import check_still, copied, written_by_us
 from .s3hidden import missing_object, missing_upload
 from .s3lanes import Lane, Lanes, Requests
 from .s3options import S3Options
@@ -201,7 +201,7 @@ class S3Store:
             )
             answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
         except Changed as error:
-            there = await self._written_by_us(key, payload.size, metadata.get(WRITE_ID), "")
+            there = await written_by_us(self.head, key, payload.size, metadata.get(WRITE_ID), "")
             if there is None:
                 raise Exists(str(error)) from None
             return there
@@ -216,18 +216,20 @@ class S3Store:
         work, what = call("copy_object", params, s3answers.copied), f"COPY {source} to {target}"
         if source == target:
             if etag:
-                await self._check_still(source, etag)
+                await check_still(self.head, source, etag)
             await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
             return await self.head(target)
-        original = await self._check_still(source, etag)  # before the target is touched
+        original = await check_still(self.head, source, etag)  # before the target is touched
         try:
             await self._requests.run(self._lanes.copy, "CopyObject", what, work, target)
         except (Transient, DeadlineExceeded, EndpointDown) as error:
-            if (there := await self._copied(original, target, metadata)) is None:
+            # They may have begun the outage.
+            late = partial(self._head, replace(self._lanes.ask, through_outage=True))
+            if (there := await copied(late, original, target, metadata)) is None:
                 raise error from None
             return there
         if etag:
-            await self._check_still(source, etag)
+            await check_still(self.head, source, etag)
         return await self.head(target)
 
     async def delete(self, key: str, *, known: ObjectInfo | None = None) -> None:
@@ -277,7 +279,7 @@ class S3Store:
         work, what = call("upload_part_copy", params, parse), f"COPY {source} to {key} part {number}"
         part = await self._requests.run(self._lanes.copy_part, "UploadPartCopy", what, work, key)
         if etag:
-            await self._check_still(source, etag)
+            await check_still(self.head, source, etag)
         return part
 
     async def complete_upload(
@@ -298,7 +300,7 @@ class S3Store:
             return await self.complete_upload(key, upload_id, parts)
         except (Changed, UploadGone) as error:
             size, write_id = sum(part.size for part in parts), self._write_ids.get(upload_id)
-            there = await self._written_by_us(key, size, write_id, s3answers.composite_etag(parts))
+            there = await written_by_us(self.head, key, size, write_id, s3answers.composite_etag(parts))
             if there is None:
                 raise (Exists(str(error)) if isinstance(error, Changed) else error) from None
             etag = there.etag
@@ -359,34 +361,6 @@ class S3Store:
         except NotSupported:
             return False
         return False
-
-    async def _written_by_us(self, key: str, size: int, write_id: str | None, etag: str) -> ObjectInfo | None:
-        """The object that is there, if it is the one we tried to write: an earlier attempt had its effect."""
-        try:
-            there = await self.head(key)
-        except NotFound:
-            return None
-        mine = (there.metadata or {}).get(WRITE_ID) == write_id if write_id else bool(etag) and there.etag == etag
-        return there if mine and there.size == size else None
-
-    async def _check_still(self, source: str, etag: str) -> ObjectInfo:
-        """Ceph RGW 16 ignores x-amz-copy-source-if-match; that the source is the same afterwards says the same.
-        Of a copy onto itself only what was there before can be told: between the two is the time of one request."""
-        there = await self.head(source)
-        if etag and there.etag != etag:
-            raise Changed(f"COPY {source}: it changed while it was copied")
-        return there
-
-    async def _copied(self, original: ObjectInfo, target: str, metadata: Mapping[str, str] | None) -> ObjectInfo | None:
-        """The target, if it is what the copy was to make: the failed attempts had their effect. One write has one
-        content, and so has one ETag."""
-        try:
-            there = await self._head(replace(self._lanes.ask, through_outage=True), target)  # which they may have begun
-        except S3fsxError:
-            return None
-        wanted = (original.metadata or {}) if metadata is None else metadata
-        same = bool(wanted.get(WRITE_ID)) or there.etag == original.etag
-        return there if same and there.size == original.size and there.metadata == wanted else None
 
     def _sending(self, lane: Lane) -> Lane:
         return replace(lane, client="signed" if self.capabilities.integrity == "sha256" else "unsigned")

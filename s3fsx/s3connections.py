@@ -12,6 +12,7 @@ import contextlib
 import logging
 import ssl
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,11 @@ class Connection:
             self.made.close()
 
 
+def _close_all(idle: list[Connection]) -> None:
+    while idle:
+        idle.pop().close()
+
+
 class Connections:
     """connect(): a new one of urllib3's, connected; blocks, and raises what urllib3 does.
 
@@ -61,6 +67,7 @@ class Connections:
         self._tls = tls
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
+        weakref.finalize(self, _close_all, self._idle)  # of a client that nobody closed
         self._connecting = False
         self._closed = False
 
@@ -96,10 +103,8 @@ class Connections:
     def close(self) -> None:
         """Those that are idle now, or given back before the next is taken."""
         with self._lock:
-            idle, self._idle = self._idle, []
             self._closed = True
-        for connection in idle:
-            connection.close()
+            _close_all(self._idle)
 
     def _living(self) -> bool:
         """Whether any is idle, the latest of them alive: those that the store has closed go. A look takes 2 us."""

@@ -27,9 +27,9 @@ class _GivenUp(BaseException):
 
 
 def check_cancelled() -> None:
-    """In a call of ``in_thread`` that is waited for: raises when its caller was cancelled."""
+    """In a call of ``in_thread``: raises when its caller was cancelled, whether it waits for the call or has left."""
     job: _Job | None = getattr(_current, "job", None)
-    if job is not None and job.raise_cancel is not None:
+    if job is not None and (job.raise_cancel is not None or job.task is None):
         raise _GivenUp
 
 

@@ -291,11 +291,8 @@ class Writer:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         """The lock; EndpointDown when who has it outlasts our patience with an outage."""
-        try:
-            self._lock.acquire_nowait()  # as in write
-        except trio.WouldBlock:
-            with self._store.patience(self._destination.path):
-                await self._lock.acquire()
+        with self._store.patience(self._destination.path):
+            await self._lock.acquire()
         try:
             yield
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -70,7 +70,8 @@ async def test_a_hold_is_set_shown_and_lifted(locked: Locked) -> None:
     await locked.store.set_legal_hold("x", True)
     assert await locked.store.legal_hold("x") is True
     await locked.store.set_legal_hold("x", True)
-    assert await locked.store.head("x") == before  # no new version
+    held = await locked.store.head("x")
+    assert replace(held, modified=before.modified) == before  # no new version; RGW and moto touch the time
     await locked.store.set_legal_hold("x", False)
     assert await locked.store.legal_hold("x") is False
 

@@ -557,9 +557,9 @@ async def test_while_an_upload_is_created_a_connection_for_its_first_part_is_mad
     with server.running() as url:
         async with one_at_a_time(url) as store:
             upload = await store.create_upload("k", metadata={})  # answered when there are two
-            idle = store._requests.client("unsigned")._lean[1]._pool.pool
+            connections = store._requests.client("unsigned")._lean[1].connections
             for _ in range(2000):  # until its thread has given it back
-                if any(idle.queue):
+                if connections._idle:
                     break
                 await trio.sleep(0.01)
             await store.upload_part("k", upload, 1, Payload.of(b"a"))

@@ -23,8 +23,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L1 resources": (
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
         "partbuffer", "patience", "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3http",
-        "s3tls", "s3connections", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3batch", "s3", "sumstore",
-        "verified", "cache", "blockfile", "blockcache", "journal", "status", "lastwords",
+        "s3tls", "s3connections", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3batch", "s3effects", "s3",
+        "sumstore", "verified", "cache", "blockfile", "blockcache", "journal", "status", "lastwords",
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
