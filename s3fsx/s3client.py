@@ -43,6 +43,23 @@ def failure(what: str, error: Exception) -> S3fsxError:
     return from_failure(what, [kind.__name__ for kind in type(error).__mro__], str(cause or error))
 
 
+def teach_conditions(client: Any) -> None:
+    """IfNoneMatch, for a botocore before 1.35 (Debian 12 has 1.29), which refuses what its model does not know."""
+
+    def take(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "IfNoneMatch" in params:
+            context["s3fsx_if_none_match"] = params.pop("IfNoneMatch")
+
+    def give(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "s3fsx_if_none_match" in context:
+            params["headers"]["If-None-Match"] = context["s3fsx_if_none_match"]
+
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        if "IfNoneMatch" not in client.meta.service_model.operation_model(operation).input_shape.members:
+            client.meta.events.register(f"provide-client-params.s3.{operation}", take)
+            client.meta.events.register(f"before-call.s3.{operation}", give)
+
+
 class ClientMaker:
     """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models."""
 
@@ -96,6 +113,7 @@ class ClientMaker:
         )
         # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
+        teach_conditions(client)
         redirects, longest = is_aws(options.endpoint), partial(self._longest, name)
         limit_content(client, redirects=redirects)
         limit_time(client, longest)
