@@ -95,7 +95,10 @@ class Place:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Place]:
     with FaultProxy(NOBODY) as running:
-        yield Place(running)
+        made = Place(running)
+        yield made
+        for client in made.clients.values():
+            client.close()
 
 
 @pytest.fixture

@@ -74,7 +74,10 @@ class Place:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Place]:
     with FaultProxy("http://127.0.0.1:1") as proxy:
-        yield Place(proxy)
+        made = Place(proxy)
+        yield made
+        for client in made.clients.values():
+            client.close()
 
 
 @pytest.fixture
