@@ -3,8 +3,8 @@
 
     contrib/debroot.py 12|13 [--bind SOURCE:TARGET]... [--env NAME=VALUE]... -- COMMAND...
 
-The root is made once by debootstrap (minbase) and kept for a month; COMMAND runs in a copy of it that is thrown away: an
-overlay in a mount and a process namespace of its own, with this machine's network and devices. Whatever it mounts or
+The root is made once by debootstrap (minbase) and kept for a month; COMMAND runs in a copy of it that is thrown away:
+an overlay in a mount and a process namespace of its own, with this machine's network and devices. Whatever it mounts or
 starts ends with it, so that nothing has to be undone. What apt fetches is kept beside the root: the second time is
 quick. The environment is a clean one.
 

@@ -18,10 +18,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from s3fsx import __version__, cli  # noqa: E402 # run from a source tree
-from s3fsx.aliases import ALIASES  # noqa: E402
-from s3fsx.commands.mounting import helper_parser  # noqa: E402
-from s3fsx.settings import SCHEMA, SECTIONS, Setting  # noqa: E402
+from s3fsx import __version__, cli  # run from a source tree
+from s3fsx.aliases import ALIASES
+from s3fsx.commands.mounting import helper_parser
+from s3fsx.settings import SCHEMA, SECTIONS, Setting
 
 Parser = argparse.ArgumentParser
 # What an argument of this name is completed with; the others with nothing.
@@ -164,7 +164,9 @@ def helper_page() -> Iterator[str]:
     yield ".SH SYNOPSIS"
     yield from synopsis(parser)
     yield ".SH DESCRIPTION"
-    yield roff("What mount(8) runs for the type s3fsx, also for a line of fstab(5). It returns when the mount works, and ")
+    yield roff(
+        "What mount(8) runs for the type s3fsx, also for a line of fstab(5). It returns when the mount works, and "
+    )
     yield roff("fails with one line when it does not. A directory on which SOURCE is mounted and served is left alone.")
     yield ".SH OPTIONS"
     yield from arguments(parser)
@@ -182,11 +184,15 @@ def settings_page() -> Iterator[str]:
     yield roff("/etc/s3fsx/s3fsx.toml, /etc/s3fsx/NAME.toml")
     yield ".SH DESCRIPTION"
     yield roff("TOML files of the settings below. Those of s3fsx.toml are for all mounts, those of NAME.toml for ")
-    yield roff("'s3fsx mount NAME'. Later ones win: defaults, s3fsx.toml, NAME.toml, S3FSX_* variables, s3://BUCKET/PREFIX")
+    yield roff(
+        "'s3fsx mount NAME'. Later ones win: defaults, s3fsx.toml, NAME.toml, S3FSX_* variables, s3://BUCKET/PREFIX"
+    )
     yield roff("on the command line, -o. 's3fsx config show NAME' prints all of them and where each came from.")
     yield ".PP"
-    yield roff("A file with keys must belong to root or to the user, with mode 0600. Sizes are numbers of bytes or text ")
-    yield roff("such as \"8MiB\", durations numbers of seconds or text such as \"10s\", modes octal text such as \"0644\".")
+    yield roff(
+        "A file with keys must belong to root or to the user, with mode 0600. Sizes are numbers of bytes or text "
+    )
+    yield roff('such as "8MiB", durations numbers of seconds or text such as "10s", modes octal text such as "0644".')
     for section, title in SECTIONS.items():
         yield f".SH {roff(title.upper())}"
         for row in SCHEMA.values():
@@ -298,7 +304,9 @@ def completion() -> str:
         words[name] = [flag for action in options(made) for flag in action.option_strings]
         values = [f" {flag} {argument(a)};" for a in options(made) if argument(a) for flag in a.option_strings]
         # The directory that mount takes is any; the others take one that is mounted.
-        taken = " ".join(argument(a).replace("MOUNTPOINT", "DIR" if name == "mount" else "MOUNTPOINT") for a in places(made))
+        taken = " ".join(
+            argument(a).replace("MOUNTPOINT", "DIR" if name == "mount" else "MOUNTPOINT") for a in places(made)
+        )
         leaves[name] = f" values='{''.join(values)}' places='{taken}' known=1"
     cases = [f"    '{name}') options='{' '.join(flags)}'{leaves.get(name, '')} ;;" for name, flags in words.items()]
     return BASH.replace("@SETTINGS@", " ".join(SCHEMA)).replace("@CASES@", "\n".join(cases))

@@ -51,7 +51,8 @@ extra=$(python3 -c 'import tomllib; print("\n".join(
     if d.split(">")[0] not in ("mypy", "ruff")))')
 printf '%s\n' "$extra" >/work/requirements
 /venv/bin/pip install -q --retries 10 -r /work/requirements
-/venv/bin/python -c 'import s3fsx, boto3; assert "/usr/lib/python3/dist-packages/" in s3fsx.__file__ + boto3.__file__'
+/venv/bin/python -c 'import s3fsx, boto3, trio, pyfuse3
+for m in s3fsx, boto3, trio, pyfuse3: assert m.__file__.startswith("/usr/lib/python3/dist-packages/"), m'
 echo "== pytest $*"
 exec /venv/bin/python -m pytest -p no:cacheprovider "$@"
 INSIDE

@@ -75,7 +75,9 @@ def upgraded() -> int:
         try:
             mountpoint.unmount(path)
         except S3fsxError:
-            say(f"{path} is in use and goes on with the former version: systemctl restart {unit} when its jobs are done")
+            say(
+                f"{path} is in use and goes on with the former version: systemctl restart {unit} when its jobs are done"
+            )
             continue
         systemctl("restart", unit)  # waits for the daemon's end
         say(f"{path}: now served by this version")
@@ -122,7 +124,7 @@ def _clean() -> None:
         if not unfinished:
             shutil.rmtree(directory, ignore_errors=True)
             continue
-        say(f"{directory} is kept: a journal of what is unfinished in the bucket, for the next mount or 's3fsx recover':")
+        say(f"{directory} is kept: a journal of what is unfinished in the bucket, for the next mount or recover:")
         for line in unfinished:
             say(f"  {line}")
     if state.is_dir() and not any(state.iterdir()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +18,7 @@ MISSING = {"PutObjectRequest": ("IfNoneMatch",), "CompleteMultipartUploadRequest
 
 
 @pytest.fixture
-def old_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def old_model(monkeypatch: pytest.MonkeyPatch) -> None:
     load = botocore.loaders.Loader.load_service_model
 
     def load_old(self: Any, service: str, kind: str, api_version: str | None = None) -> Any:
@@ -33,7 +32,6 @@ def old_model(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return {**model, "shapes": shapes}
 
     monkeypatch.setattr(botocore.loaders.Loader, "load_service_model", load_old)
-    yield
 
 
 @pytest.mark.usefixtures("old_model")

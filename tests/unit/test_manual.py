@@ -37,9 +37,7 @@ def pages(manual: ModuleType) -> dict[str, str]:
     return made
 
 
-def test_every_command_and_option_is_in_the_page_and_the_completion(
-    manual: ModuleType, pages: dict[str, str]
-) -> None:
+def test_every_command_and_option_is_in_the_page_and_the_completion(manual: ModuleType, pages: dict[str, str]) -> None:
     found = dict(manual.commands(cli.build_parser()))
     assert {"mount", "umount", "status", "config show"} <= found.keys()
     for name, parser in found.items():
