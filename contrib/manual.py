@@ -24,8 +24,6 @@ from s3fsx.commands.mounting import helper_parser
 from s3fsx.settings import SCHEMA, SECTIONS, Setting
 
 Parser = argparse.ArgumentParser
-# What an argument of this name is completed with; the others with nothing.
-COMPLETED = {"SOURCE", "MOUNTPOINT", "DIR", "FILE", "KEY=VALUE,..."}
 # Settings whose default depends on who mounts: something to begin an edit with.
 SAMPLES = {"uid": "0", "gid": "0", "allow_other": "true", "layout": '{ dump = "backup/", "template/iso" = "iso/" }'}
 FILES = (
