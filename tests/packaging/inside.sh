@@ -19,20 +19,20 @@ dpkg-query -W -f '${Package} ${Version}\n' s3fsx python3-pyfuse3 python3-trio py
 [ "$(stat -c %a /etc/s3fsx)" = 700 ] || fail "/etc/s3fsx is open"
 [ -x /usr/bin/s3fsx ] && [ -x /sbin/mount.s3fsx ] || fail "no commands"
 s3fsx --version
-# As after a start with systemd. minbase has no manual pages (path-exclude is not set here, so they are there).
+# As after a start with systemd; in /usr/bin because apt gives scripts a PATH without /usr/local.
 mkdir -p /run/systemd/system
-install -m 0755 /work/systemctl /usr/local/bin/systemctl
+install -m 0755 /work/systemctl /usr/bin/systemctl
 install -m 0600 /work/pve1.toml /work/pve2.toml /etc/s3fsx/
 
 say "a mount by the unit, and one by mount(8)"
 systemctl start s3fsx@pve1.service
-mkdir /mnt/pve2
+mkdir -p /mnt/pve2
 mount -t s3fsx pve2 /mnt/pve2
 is_mounted /mnt/pve/pve1 && is_mounted /mnt/pve2 || fail "not mounted"
 
 say "what vzdump does"
 cd /mnt/pve/pve1
-mkdir dump
+mkdir -p dump
 stem=dump/vzdump-qemu-100-2026_11_20-13_15_26
 head -c 20000000 /dev/urandom >/work/disk
 rm -f $stem.vma.dat
