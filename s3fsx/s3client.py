@@ -52,6 +52,23 @@ def _add_md5(params: dict[str, Any], **_: Any) -> None:
     params["headers"].setdefault("Content-MD5", base64.b64encode(digest).decode())
 
 
+def teach_conditions(client: Any) -> None:
+    """IfNoneMatch, for a botocore before 1.35 (Debian 12 has 1.29), which refuses what its model does not know."""
+
+    def take(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "IfNoneMatch" in params:
+            context["s3fsx_if_none_match"] = params.pop("IfNoneMatch")
+
+    def give(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "s3fsx_if_none_match" in context:
+            params["headers"]["If-None-Match"] = context["s3fsx_if_none_match"]
+
+    for operation in ("PutObject", "CompleteMultipartUpload"):
+        if "IfNoneMatch" not in client.meta.service_model.operation_model(operation).input_shape.members:
+            client.meta.events.register(f"provide-client-params.s3.{operation}", take)
+            client.meta.events.register(f"before-call.s3.{operation}", give)
+
+
 class ClientMaker:
     """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models; and
     the connections: a listing leaves one behind for the read that follows it."""
@@ -108,6 +125,7 @@ class ClientMaker:
         # Expect: 100-continue costs a round trip per part, and a second with stores that do not answer it.
         client.meta.events.unregister("before-call.s3", botocore.handlers.add_expect_header)
         client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+        teach_conditions(client)
         redirects, longest = is_aws(options.endpoint), partial(self._longest, name)
         limit_content(client, redirects=redirects)
         limit_time(client, longest)

@@ -64,6 +64,8 @@ class Place:
         """Every request is one attempt."""
         store = S3Store(self.options, Endpoint(), Capabilities(integrity, md5_etags=md5_etags))
         store._requests._clients.update(self.clients)
+        # They are for all tests, and of urllib3 1.26 a closed pool stays closed.
+        store._requests.close = lambda: None  # type: ignore[method-assign]
         for name in ("settle", "part", "publish", "copy_part"):
             setattr(store._lanes, name, replace(getattr(store._lanes, name), attempts=1))
         return store
@@ -72,7 +74,10 @@ class Place:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Place]:
     with FaultProxy("http://127.0.0.1:1") as proxy:
-        yield Place(proxy)
+        made = Place(proxy)
+        yield made
+        for client in made.clients.values():
+            client.close()
 
 
 @pytest.fixture
