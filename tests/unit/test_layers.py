@@ -19,18 +19,21 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
         "parts", "window", "blockformat", "blockpolicy", "tempnames", "nodecopy", "survey", "values", "settings",
         "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency",
+        "browse.__init__", "browse.names", "browse.keep", "browse.tables", "browse.walking", "browse.vma",
+        "browse.tarwalk",
     ),
     "L1 resources": (
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
         "partbuffer", "patience", "endpoint", "s3errors", "s3body", "s3params", "s3answers", "s3lanes", "s3http",
-        "s3tls", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3", "sumstore", "verified", "cache",
+        "s3tls", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3", "s3cold", "sumstore", "verified", "cache",
         "blockfile", "blockcache", "journal", "status",
         "lastwords",
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "upload", "copies", "changes", "content", "writer", "tree", "reader",
         "pages", "merge", "exact", "listing", "publisher", "waiting", "recover", "takeover", "dirmove", "namespace",
-        "files", "mirror",
+        "files", "mirror", "browse.stream", "browse.filters", "browse.checked", "browse.catalog", "browse.listing",
+        "browse.guestconfig", "browse.partial", "browse.fetch",
     ),
     "L3 kernel": (
         "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "handles", "fuse",
@@ -38,10 +41,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd",
+        "browse.source", "browse.place", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
+        "browse.textfile", "browse.thaw",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
-        "commands.recovering", "commands.configuration", "cli", "__main__",
+        "commands.recovering", "commands.configuration", "commands.buckets", "commands.browsing", "commands.fetching",
+        "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling", "cli", "__main__",
     ),
 }
 # fmt: on
