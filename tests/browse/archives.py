@@ -65,11 +65,11 @@ class VmaWriter:
 
     def clusters(self) -> list[tuple[int, int, bytes]]:
         """(device, number, 64 KiB) in the order of the disks."""
-        found = []
-        for device, content in enumerate(self.disks.values(), 1):
-            for number in range(-(-len(content) // CLUSTER)):
-                found.append((device, number, content[number * CLUSTER :][:CLUSTER].ljust(CLUSTER, b"\0")))
-        return found
+        return [
+            (device, number, content[number * CLUSTER :][:CLUSTER].ljust(CLUSTER, b"\0"))
+            for device, content in enumerate(self.disks.values(), 1)
+            for number in range(-(-len(content) // CLUSTER))
+        ]
 
     def archive(self, clusters: list[tuple[int, int, bytes]] | None = None) -> bytes:
         chosen = self.clusters() if clusters is None else clusters
