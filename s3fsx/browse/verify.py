@@ -8,19 +8,21 @@ from dataclasses import dataclass
 
 import trio
 
+from .. import s3cold
 from ..errors import Changed, Corrupted, EndpointDown, NotFound, S3fsxError
 from ..sums import name, needed
 from . import checked
 from .catalog import Backup
 from .place import Place
+from .thaw import describe
 
 OK, BAD, UNKNOWN, FAILED = "ok", "bad", "unknown", "failed"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums) or FAILED (it could not be read). why: in words.
-    verified: bytes that were compared. seconds: how long it took."""
+    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, or is frozen) or FAILED (it could not be read). why: in
+    words. verified: bytes that were compared. seconds: how long it took."""
 
     name: str
     result: str
@@ -63,6 +65,10 @@ class Verifier:
 
     async def _read(self, backup: Backup) -> tuple[str, str]:
         info, store = backup.info, self._place.store
+        if info.storage_class in s3cold.CLASSES:
+            state = await s3cold.look(self._place.s3, info.key)
+            if not state.readable:
+                return UNKNOWN, f"{describe(state)}: s3fsx thaw --wait first"
         if needed(info) and await store.sums.get(info.key, info.etag, anew=True) is None:
             return UNKNOWN, "no checksums, as it was not written by s3fsx: size and ETag are all there is to compare"
         before, done = store.counters.unverified, 0

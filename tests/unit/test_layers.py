@@ -41,8 +41,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd",
-        "browse.source", "browse.place", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
-        "browse.textfile", "browse.thaw",
+        "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
+        "browse.textfile",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
