@@ -21,8 +21,8 @@ OK, BAD, UNKNOWN, FAILED = "ok", "bad", "unknown", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, or is frozen), FAILED (it could not be read). why: in
-    words. verified: bytes that were compared. seconds: how long it took."""
+    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, or is frozen), FAILED (it could not be read). why:
+    in words. verified: bytes that were compared. seconds: how long it took."""
 
     name: str
     result: str
