@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from ..browse import tables
 from ..browse.catalog import Backup, Knowledge, backups, chosen, first_notes, knowledge
-from ..browse.guestconfig import configuration
 from ..browse.listing import directory
 from ..daemon import EXIT_OK
 from ..objects import ObjectInfo
@@ -137,6 +136,7 @@ def _show(args: argparse.Namespace) -> int:
     settings, (name,) = buckets.where_of(args, [args.backup])
 
     async def look(place: Place) -> tuple[tuple[str, bytes], ...]:
+        from ..browse.guestconfig import configuration
         from ..browse.thaw import require_readable
 
         backup = chosen(name, await buckets.listed(place))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
-from ..browse.fetch import Fetch, Fetched
 from ..daemon import EXIT_OK
 from ..errors import ConfigError, NotFound
 from ..objects import ObjectInfo
@@ -18,6 +17,7 @@ from . import buckets
 from .parsing import Commands
 
 if TYPE_CHECKING:
+    from ..browse.fetch import Fetched
     from ..browse.place import Place
 
 _STDOUT = 1
@@ -46,6 +46,8 @@ def _get(args: argparse.Namespace) -> int:
         raise ConfigError("an archive on a terminal is of no use: give DEST, or a pipe")
 
     async def fetch(place: Place) -> tuple[str, Fetched]:
+        from ..browse.fetch import Fetch
+
         info = await _object(place, name)
         target = "" if args.target == "-" else _target(args.target, info.key, force=args.force)
         progress = buckets.Progress(info.key.rpartition("/")[2], info.size)

@@ -54,10 +54,10 @@ async def test_a_changed_byte_or_a_missing_end_is_damage_in_the_programs_own_wor
             await run(compression, bytes(changed))
 
 
-@pytest.mark.parametrize("compression", ["", *PROGRAMS])
+@pytest.mark.parametrize("compression", ["", "zst", "gz", "lzo"])
 async def test_enough_ends_the_program_and_the_fetching(compression: str) -> None:
     sent = 0
-    whole = compressed(random.Random(5).randbytes(1 << 20) * 40, compression)
+    whole = compressed(random.Random(5).randbytes(12 << 20), compression)
 
     async def send(sink: Sink) -> None:
         nonlocal sent

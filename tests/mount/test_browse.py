@@ -77,6 +77,18 @@ def test_beside_a_mount(make_mount: MakeMount) -> None:
         check=True,
     )
     assert piped.stdout == large
+    with subprocess.Popen(
+        command(mount, "get", f"{mount.source}:dump/{VM}", "-"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment(mount.server),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(10) == large[:10]
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b"", "the reader has seen enough"
+    assert process.returncode == 1
     save(mount, VM.replace("11_20", "11_22"), large)
     s3fsx(mount, "prune", str(mount.path), "--keep-last", "1", "--yes")
     eventually(lambda: os.listdir(mount.path / "dump") == [VM.replace("11_20", "11_22")], "the deletion is seen")
