@@ -64,7 +64,8 @@ class Fetch:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + 10):
                     await self._run(partial.sync, done)
                 raise
-            verified = self._store.counters.unverified == before and (start == 0 or sums is not None)
+            proved = start == 0 or (sums is not None and all(part.grains for part in sums.parts))
+            verified = proved and self._store.counters.unverified == before
             await self._run(lambda: partial.finish(info.modified, replace=replace))
             return Fetched(info.size, start, verified)
         finally:

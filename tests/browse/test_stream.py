@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pytest
@@ -13,8 +14,10 @@ from trio.testing import MockClock
 from s3fsx.browse import checked, prune, verify
 from s3fsx.browse.catalog import backups, first_notes, knowledge
 from s3fsx.browse.drill import candidates, pick
+from s3fsx.browse.fetch import Fetch
 from s3fsx.browse.keep import Keep
 from s3fsx.browse.notes import append, appended
+from s3fsx.browse.partial import Partial
 from s3fsx.browse.place import Place
 from s3fsx.browse.stream import Streams
 from s3fsx.checksum import grain_crcs
@@ -113,6 +116,33 @@ async def test_an_object_that_is_replaced_meanwhile(
     nursery.start_soon(replace)
     with pytest.raises(Changed):
         await copied(where, info)
+
+
+async def test_what_was_resumed_without_checksums_is_not_called_verified(
+    store: FakeStore, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """On the real clock, as its file is written by threads."""
+    where = place(store, nursery)
+    info = store.poke(KEY, DATA)
+    half = 15 * MIB
+    for grains, resumed, verified in ((grain_crcs((DATA[:half],)), 10, True), (b"", 10, False), (b"", 0, False)):
+        sums = Sums(KEY, info.etag, [PartSums(half, grains), PartSums(half, grain_crcs((DATA[half:],)))])
+        store.objects[KEY].etag = "0-2"
+        info = ObjectInfo(KEY, len(DATA), "0-2", info.modified)
+        store.poke(where.store.sums._where(KEY, "0-2") or "", Sums(KEY, "0-2", sums.parts).encode())
+        where.store.sums._forget(KEY, "0-2")
+        target = tmp_path / f"{len(grains)}-{resumed}"
+        if resumed:
+            partial = Partial(str(target), "b", info)
+            partial.begin(None)
+            partial.write(DATA[: resumed * MIB])
+            partial.sync(resumed * MIB)
+            partial.close()
+        fetch = Fetch(where.store, where.streams, lambda _: None)
+        done = await fetch.to_file(info, str(target), "b", replace=False)
+        assert target.read_bytes() == DATA
+        assert done.verified == verified
+        assert (done.resumed > 0) == (resumed > 0)
 
 
 # -- verification, and what remembers it
