@@ -14,13 +14,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import aliases, credentials, mountopts
 from .configfile import ConfigFile, FileReader, Unreadable, read_file
 from .errors import ConfigError
 from .layout import Layout
-from .s3options import S3Options
+from .s3options import S3Options, is_aws
 from .settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
 from .values import show_size
 
@@ -320,12 +319,6 @@ def to_s3_options(settings: Settings) -> S3Options:
         read_deadline=settings.read_deadline,
         write_deadline=settings.write_deadline,
     )
-
-
-def is_aws(endpoint: str) -> bool:
-    """Amazon itself, as opposed to a compatible store."""
-    host = urlsplit(endpoint).hostname or ""
-    return not endpoint or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def addressing(settings: Settings) -> str:

@@ -13,14 +13,13 @@ import botocore.exceptions
 import botocore.handlers
 
 from . import __version__
-from .config import is_aws
 from .endpoint import PROBE_LIMIT
 from .errors import S3fsxError
 from .s3answers import signed
 from .s3errors import Unproven, from_answer, from_failure, no_document, seconds_to_wait
 from .s3lanes import METADATA_THREADS
 from .s3lean import LeanClient
-from .s3options import S3Options
+from .s3options import S3Options, is_aws
 from .s3wire import Wire, limit_content, limit_time
 
 ANSWERED = botocore.exceptions.ClientError  # the store answered, and the answer was no

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,9 @@ class S3Options:
     metadata_deadline: float = 10.0
     read_deadline: float = 60.0
     write_deadline: float = 120.0
+
+
+def is_aws(endpoint: str) -> bool:
+    """Amazon itself, as opposed to a compatible store."""
+    host = urlsplit(endpoint).hostname or ""
+    return not endpoint or host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
