@@ -13,7 +13,19 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from . import __version__, launch, log
-from .commands import checking, configuration, mounting, recovering, state
+from .commands import (
+    browsing,
+    checking,
+    configuration,
+    drilling,
+    fetching,
+    mounting,
+    pruning,
+    recovering,
+    state,
+    thawing,
+    verifying,
+)
 from .commands.parsing import Commands
 from .daemon import EXIT_INPUT, EXIT_TROUBLE
 from .errors import ConfigError
@@ -30,6 +42,9 @@ examples:
   s3fsx umount /mnt/pve/s3
   s3fsx recover pve1                    # what is unfinished in the bucket; changes nothing without --apply
 
+  s3fsx backups pve1                    # guest, time, size, notes, protected, verified; works without a mount, too
+  s3fsx get pve1:vzdump-qemu-100-2026_11_20-13_15_26.vma.zst /var/tmp
+
   /etc/fstab:  pve1  /mnt/pve/s3  s3fsx  _netdev,nofail  0 0
 
 SOURCE is s3://BUCKET[/PREFIX], or NAME for /etc/s3fsx/NAME.toml. Settings come, later ones winning, from
@@ -38,7 +53,19 @@ Keys: access_key and secret_key in a file with mode 0600 or in S3FSX_ACCESS_KEY 
 credentials_file=FILE, or the AWS chain (AWS_* variables, ~/.aws, instance role). Never in -o.
 """
 EXIT_INTERRUPTED = 130
-COMMANDS = (mounting, state, checking, recovering, configuration)
+COMMANDS = (
+    mounting,
+    state,
+    checking,
+    recovering,
+    browsing,
+    fetching,
+    verifying,
+    pruning,
+    thawing,
+    drilling,
+    configuration,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@
     │       ├── Throttled               503 SlowDown, 429
     │       ├── ServerFault             5xx, 200 with an error document
     │       └── ConnectionFailed        refused, reset, timed out, cut short
+    ├── ArchiveDamaged         EIO      a backup is not what vzdump writes, or ends too early
     ├── EndpointDown           EIO      refused at once: the breaker is open
     ├── DeadlineExceeded       EIO      the operation's own time limit passed
     └── FileSystemError        what POSIX says about names and handles (errno given)
@@ -121,6 +122,10 @@ class ServerFault(Transient):
 
 class ConnectionFailed(Transient):
     pass
+
+
+class ArchiveDamaged(S3fsxError):
+    errno = _errno.EIO
 
 
 class EndpointDown(S3fsxError):

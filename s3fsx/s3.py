@@ -334,12 +334,16 @@ class S3Store:
         async with missing_object(self, key):
             return await self._requests.run(self._lanes.ask, "GetObjectRetention", f"GET RETENTION {key}", work)
 
-    # For the probe.
+    # For the probe, and for what only one command asks.
+
+    async def ask(self, operation: str, what: str, work: Callable[[Any], T]) -> T:
+        """A request that may be repeated: what ``work(client)`` returns. operation: S3's name of it."""
+        return await self._requests.run(self._lanes.ask, operation, what, work)
 
     async def has_object_lock(self) -> bool:
         """Whether the bucket was made with Object Lock; a store that does not know the question has none."""
-        work, operation = partial(s3calls.has_object_lock, self._make.bucket()), "GetObjectLockConfiguration"
-        return await self._requests.run(self._lanes.ask, operation, "GET OBJECT LOCK CONFIGURATION", work)
+        work = partial(s3calls.has_object_lock, self._make.bucket())
+        return await self.ask("GetObjectLockConfiguration", "GET OBJECT LOCK CONFIGURATION", work)
 
     async def refuses_wrong(self, integrity: str, key: str) -> bool:
         """Whether the store refuses a body that does not have the declared "crc32" or "sha256".

@@ -98,6 +98,7 @@ _HINTS = {
     "ExpiredToken": "the session token has expired",
     "InvalidToken": "the session token is not valid",
     "RequestTimeTooSkewed": "this machine's clock differs too much from the store's",
+    "InvalidObjectState": "it is in a cold storage class: s3fsx thaw brings it back",
     "PermanentRedirect": "the bucket lives at another endpoint or region",
     "TemporaryRedirect": "the bucket lives at another endpoint or region",
     "AuthorizationHeaderMalformed": "the region is probably wrong",

@@ -1,0 +1,92 @@
+"""The result of a drill for node_exporter's textfile collector: a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+
+from ..errors import ConfigError
+from .drill import Result
+
+_PREFIX = "s3fsx_drill_"
+_LAST_SUCCESS = f"{_PREFIX}last_success_timestamp_seconds"
+_HELP = {
+    "last_run_timestamp_seconds": "When a backup was last restored as a drill.",
+    "success": "1 when that backup could be restored to its end, else 0.",
+    "duration_seconds": "How long it took.",
+    "read_bytes": "Bytes of the archive that were read.",
+    "restored_bytes": "What they became, decompressed.",
+    "verified": "1 when every byte was also compared with the checksums made at writing.",
+    "backup_timestamp_seconds": "When that backup was made.",
+    "backup_info": "Which backup it was; always 1.",
+    "last_success_timestamp_seconds": "When a drill last succeeded; 0 for never.",
+}
+
+
+def render(source: str, result: Result | None, now: float, last_success: float) -> str:
+    """Prometheus' text format. result: None for a drill that could not be done. Pure."""
+    good = result is not None and result.good
+    values: dict[str, float] = {"last_run_timestamp_seconds": now, "success": good}
+    if result is not None:
+        values |= {
+            "duration_seconds": round(result.seconds, 3),
+            "read_bytes": result.read,
+            "restored_bytes": result.restored,
+            "verified": result.verified,
+            "backup_timestamp_seconds": result.backup.when,
+            "backup_info": 1,
+        }
+    values["last_success_timestamp_seconds"] = now if good else last_success
+    lines = []
+    for name, value in values.items():
+        labels = {"source": source}
+        if name == "backup_info" and result is not None:
+            labels |= {"backup": result.backup.archive.name, "guest": result.backup.archive.guest}
+        text = ",".join(f'{label}="{_escaped(given)}"' for label, given in labels.items())
+        lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
+        lines.append(f"{_PREFIX}{name}{{{text}}} {_number(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def last_success(text: str) -> float:
+    """Out of a file that ``render`` made; 0 where it does not say. Pure."""
+    match = re.search(rf"^{_LAST_SUCCESS}(?:\{{.*\}})? ([0-9.]{{1,20}})$", text, re.MULTILINE)
+    try:
+        return float(match[1]) if match else 0.0
+    except ValueError:
+        return 0.0
+
+
+def write(path: str, source: str, result: Result | None) -> None:
+    """Blocks. Readable for node_exporter, which runs as a user of its own. Raises ConfigError."""
+    try:
+        try:
+            with open(path, encoding="utf-8", errors="replace") as file:
+                before = file.read(1 << 16)
+        except FileNotFoundError:
+            before = ""
+        text = render(source, result, time.time(), last_success(before))
+        # The collector reads what ends in .prom.
+        fd, temporary = tempfile.mkstemp(prefix=".s3fsx-", suffix=".tmp", dir=os.path.dirname(path) or ".")
+        try:
+            with os.fdopen(fd, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fchmod(file.fileno(), 0o644)
+                os.fsync(file.fileno())
+            os.rename(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as e:
+        raise ConfigError(f"--textfile {path}: {e.strerror}") from None

@@ -1,0 +1,91 @@
+"""Reading a backup back, whole, against the checksums that were made when it was written."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from .. import s3cold
+from ..errors import Changed, Corrupted, EndpointDown, NotFound, S3fsxError
+from ..sums import name, needed
+from . import checked
+from .catalog import Backup
+from .place import Place
+from .thaw import describe
+
+OK, BAD, UNKNOWN, FAILED = "ok", "bad", "unknown", "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, or is frozen), FAILED (it could not be read). why:
+    in words. verified: bytes that were compared. seconds: how long it took."""
+
+    name: str
+    result: str
+    why: str
+    size: int
+    verified: int
+    seconds: float
+
+
+class Verifier:
+    """progress(bytes so far) is called with each piece. note: leave a record in the bucket."""
+
+    def __init__(self, place: Place, *, note: bool, progress: Callable[[int], object]) -> None:
+        self._place = place
+        self._note = note
+        self._progress = progress
+
+    async def verify(self, backup: Backup) -> Verdict:
+        """Raises EndpointDown when the store is gone: then nothing can be said of any other either."""
+        began = trio.current_time()
+        counters = self._place.store.counters
+        before = counters.verified
+        try:
+            result, why = await self._read(backup)
+        except Corrupted as e:
+            result, why = BAD, str(e)
+        except EndpointDown:
+            raise
+        except (Changed, NotFound) as e:
+            result, why = FAILED, f"replaced or deleted meanwhile ({e})"
+        except S3fsxError as e:
+            result, why = FAILED, str(e)
+        compared = min(counters.verified - before, backup.info.size)
+        if self._note and result in (OK, BAD):
+            how = (
+                f"s3fsx verify, {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC: {why or 'every byte is right'}"
+            )
+            await checked.record(self._place.s3, self._place.prefix, backup.info, good=result == OK, how=how)
+        return Verdict(backup.archive.name, result, why, backup.info.size, compared, trio.current_time() - began)
+
+    async def _read(self, backup: Backup) -> tuple[str, str]:
+        info, store = backup.info, self._place.store
+        if info.storage_class in s3cold.CLASSES:
+            state = await s3cold.look(self._place.s3, info.key)
+            if not state.readable:
+                return UNKNOWN, f"{describe(state)}: s3fsx thaw --wait first"
+        if needed(info) and await store.sums.get(info.key, info.etag, anew=True) is None:
+            return UNKNOWN, "no checksums, as it was not written by s3fsx: size and ETag are all there is to compare"
+        before, done = store.counters.unverified, 0
+
+        async def sink(piece: bytes | memoryview) -> None:
+            nonlocal done
+            done += len(piece)
+            self._progress(done)
+
+        await self._place.streams.copy(info, sink)
+        if unverified := store.counters.unverified - before:
+            return UNKNOWN, f"{unverified} of its {info.size} bytes have no checksums that can be compared"
+        return OK, ""
+
+
+async def forget_gone(place: Place, listed: list[Backup], checks: checked.Checks) -> None:
+    """Removes the records of versions that are no longer there. checks: read before the backups were listed, and all of
+    these."""
+    there = {name(backup.info.key, backup.info.etag) for backup in listed}
+    await checked.remove(place.s3, [key for stem, keys in checks.keys.items() if stem not in there for key in keys])

@@ -1,0 +1,103 @@
+"""``s3fsx verify``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from ..browse import tables
+from ..browse.catalog import Backup, chosen
+from ..browse.checked import Checks, read_checks
+from ..daemon import EXIT_OK, EXIT_TROUBLE
+from ..errors import ConfigError
+from . import buckets
+from .parsing import Commands, age
+
+if TYPE_CHECKING:
+    from ..browse.place import Place
+    from ..browse.verify import Verdict
+
+
+def add(commands: Commands) -> None:
+    verify = commands.add(
+        "verify",
+        _verify,
+        "read backups back, whole, and compare every byte with the checksums made when they were written; exit code 1 "
+        "when anything is wrong",
+        help="read backups back and compare them with their checksums",
+    )
+    verify.add_argument("backups", metavar="BACKUP", nargs="*", help=buckets.BACKUP_HELP)
+    verify.add_argument("--all", action="store_true", help="every backup of the bucket")
+    verify.add_argument("--vmid", type=buckets.vmid, metavar="N", help="with --all: of this guest only")
+    verify.add_argument(
+        "--since", type=age, metavar="AGE", help="leave out what was verified, and found right, within AGE, such as 30d"
+    )
+    verify.add_argument("--no-record", action="store_true", help="leave no record in the bucket of what was verified")
+    verify.add_argument("--json", action="store_true", help="as JSON")
+    buckets.add_source(verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    buckets.begin(args)
+    if bool(args.backups) == args.all:
+        raise ConfigError("name backups, or give --all")
+    if args.vmid is not None and not args.all:
+        raise ConfigError("--vmid goes with --all")
+    settings, names = buckets.where_of(args, args.backups)
+    note = not args.no_record and not settings.read_only
+
+    async def work(place: Place) -> list[Verdict]:
+        from ..browse.verify import Verifier, forget_gone
+
+        checks = await read_checks(place.s3, place.prefix)
+        listed = await buckets.listed(place, args.vmid)
+        if args.all and args.vmid is None and note:
+            await forget_gone(place, listed, checks)
+        chosen_ones = listed if args.all else list(dict.fromkeys(chosen(name, listed) for name in names))
+        verdicts = []
+        for backup in _due(chosen_ones, checks, args.since):
+            progress = buckets.Progress(backup.archive.name, backup.info.size)
+            try:
+                verdict = await Verifier(place, note=note, progress=progress).verify(backup)
+            finally:
+                progress.end()
+            verdicts.append(verdict)
+            if not args.json:
+                sys.stdout.write(_line(verdict) + "\n")
+                sys.stdout.flush()
+        return verdicts
+
+    verdicts = buckets.run(settings, work)
+    if args.json:
+        buckets.write_json([asdict(verdict) for verdict in verdicts])
+    elif args.all:
+        sys.stdout.write(_summary(verdicts) + "\n")
+    return EXIT_TROUBLE if any(verdict.result in ("bad", "failed") for verdict in verdicts) else EXIT_OK
+
+
+def _due(listed: list[Backup], checks: Checks, since: float | None) -> list[Backup]:
+    if since is None:
+        return listed
+    latest = time.time() - since
+    return [
+        backup
+        for backup in listed
+        if (check := checks.of(backup.info)) is None or not check.good or check.when < latest
+    ]
+
+
+def _line(verdict: Verdict) -> str:
+    name, why = tables.safe(verdict.name), tables.safe(verdict.why)
+    if verdict.result == "ok":
+        rate = f"{tables.human(verdict.size / max(verdict.seconds, 0.001))}/s"
+        return f"ok       {name}  {tables.human(verdict.size)} in {buckets.duration(verdict.seconds)}, {rate}"
+    return f"{verdict.result:7}  {name}  {why}"
+
+
+def _summary(verdicts: list[Verdict]) -> str:
+    counts = {word: sum(v.result == word for v in verdicts) for word in ("ok", "bad", "failed", "unknown")}
+    size = tables.human(sum(verdict.verified for verdict in verdicts))
+    return f"{len(verdicts)} backups, {size} verified: " + ", ".join(f"{n} {word}" for word, n in counts.items())
