@@ -217,8 +217,8 @@ class Content:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
-            f"{self._destination.path}: more than {self._schedule.count} parts; with this part_size and memory_budget a "
-            f"file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
+            f"{self._destination.path}: more than {self._schedule.count} parts; with this part_size and memory_budget "
+            f"a file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
         )
 
     def _require_room(self, end: int) -> None:

@@ -192,8 +192,8 @@ class Settings:
         MAX_PARTS,
         values.integer(100, MAX_PARTS),
         "transfer",
-        "Parts that the store takes for one upload, where it takes fewer than Amazon (Scaleway: 1000). They grow sooner "
-        "then; the largest file is smaller all the same.",
+        "Parts that the store takes for one upload, where it takes fewer than Amazon (Scaleway: 1000). They grow "
+        "sooner then; the largest file is smaller all the same.",
     )
     max_uploads: int = setting(
         16,

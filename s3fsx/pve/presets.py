@@ -1,8 +1,9 @@
 """What is known of the providers, in one table. Pure.
 
 A preset fills in what an administrator would have to look up: endpoint, region, and the settings without which the
-store refuses or loses something. Everything else a store can or cannot do is found out by the probe at each mount, which
-needs no preset. ``source`` says where a row comes from; but for Ceph RGW 16 none of it was run against the provider.
+store refuses or loses something. Everything else a store can or cannot do is found out by the probe at each mount,
+which needs no preset. ``source`` says where a row comes from; but for Ceph RGW 16 none of it was run against the
+provider.
 """
 
 from __future__ import annotations
@@ -90,12 +91,12 @@ _ROWS = (
         regions=("eu-central-1", "eu-central-2", "eu-west-1", "us-east-1", "us-west-1"),
         notes=(
             "objects are billed for 90 days at least: pruning earlier saves nothing",
-            "traffic out of it should stay below what is stored, or they may limit the account: mind restores and verify",
+            "traffic out of it should stay below what is stored, or they may limit the account: mind many restores",
             _VERSIONS,
         ),
     ),
-    # backblaze.com/apidocs: https only, v4 signatures, no master key; calls listed there. If-None-Match on PutObject is
-    # answered NotImplemented: sathinduga/obsidian-s3-sync-and-backup#78, and Proxmox Backup Server has a quirk for it.
+    # backblaze.com/apidocs: https only, v4 signatures, no master key; calls listed there. If-None-Match on PutObject
+    # is answered NotImplemented: sathinduga/obsidian-s3-sync-and-backup#78, and Proxmox Backup Server has a quirk for it.
     Preset(
         "b2",
         "Backblaze B2",
@@ -145,8 +146,8 @@ _ROWS = (
         regions=("fsn1", "nbg1", "hel1"),
         notes=(
             "sse must stay empty: only encryption with keys of the customer is supported",
-            "a copy inside the store may fail, they say: renaming and chmod by hand may then fail; vzdump's rename is no "
-            "copy",
+            "a copy inside the store may fail, they say: renaming and chmod by hand may then fail; vzdump's rename is "
+            "no copy",
             _VERSIONS,
         ),
     ),
@@ -174,8 +175,8 @@ _ROWS = (
         regions=("fr-par", "nl-ams", "pl-waw", "it-mil"),
         settings={"max_parts": "1000", "part_size": "64MiB", "memory_budget": "512MiB"},
         notes=(
-            "an upload has at most 1000 parts there: with 64 MiB parts and a memory_budget of 512 MiB a file has at most "
-            "206 GiB; larger ones need more of both",
+            "an upload has at most 1000 parts there: with 64 MiB parts and a memory_budget of 512 MiB a file has at "
+            "most 206 GiB; larger ones need more of both",
             _VERSIONS,
         ),
     ),

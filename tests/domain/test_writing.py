@@ -209,7 +209,7 @@ async def test_more_parts_than_s3_has_is_too_large(make: Make, schedule: SmallSc
     mount = make(FakeStore(min_part=4 * KIB), schedule=replace(schedule, count=3))
     handle = await mount.create("dump/a")
     with pytest.raises(TooLarge):
-        await mount.fill(handle, pattern(5 * SMALL_PART))
+        await mount.fill(handle, pattern(16 * SMALL_PART))
     with pytest.raises(TooLarge):
         await mount.close(handle)
     await mount.nothing_left()

@@ -18,7 +18,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
         "parts", "window", "blockformat", "blockpolicy", "tempnames", "nodecopy", "survey", "values", "settings",
-        "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency", "pve.__init__", "pve.presets",
+        "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency",
+        "pve.__init__", "pve.presets", "pve.storagecfg", "pve.plan", "pve.plugins", "pve.lifecycle",
     ),
     "L1 resources": (
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",

@@ -64,7 +64,7 @@ def test_names(given: str, name: str) -> None:
 
 
 def test_a_provider_nobody_knows() -> None:
-    with pytest.raises(ConfigError, match="provider 'gdrive' is not known; use one of aws, minio, .*, other"):
+    with pytest.raises(ConfigError, match=r"provider 'gdrive' is not known; use one of aws, minio, .*, other"):
         find("gdrive")
 
 
