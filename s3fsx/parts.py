@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-import operator
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -75,8 +74,11 @@ class PartSchedule:
         """Bytes of the largest object that fits when every part has its target size."""
         if self.uniform:
             return min(MAX_OBJECT, self.first * self.count)
-        counts = map(operator.sub, lasts := self._last_numbers(), (0, *lasts))
-        return min(MAX_OBJECT, sum(n * self._clip(factor) for n, (_, factor) in zip(counts, _GROWTH, strict=True)))
+        total, before = 0, 0
+        for last, (_, factor) in zip(self._last_numbers(), _GROWTH, strict=True):
+            total += (last - before) * self._clip(factor)
+            before = last
+        return min(MAX_OBJECT, total)
 
     def _last_numbers(self) -> tuple[int, ...]:
         """The last part of each step of _GROWTH, in the proportions it has among MAX_PARTS."""

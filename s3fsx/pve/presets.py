@@ -96,7 +96,7 @@ _ROWS = (
         ),
     ),
     # backblaze.com/apidocs: https only, v4 signatures, no master key; calls listed there. If-None-Match on PutObject
-    # is answered NotImplemented: sathinduga/obsidian-s3-sync-and-backup#78, and Proxmox Backup Server has a quirk for it.
+    # is answered NotImplemented: sathinduga/obsidian-s3-sync-and-backup#78; Proxmox Backup Server has a switch for it.
     Preset(
         "b2",
         "Backblaze B2",
@@ -107,7 +107,7 @@ _ROWS = (
         notes=(
             "the region is in the endpoint that B2 shows for the bucket; the keys are an application key, not the "
             "master key",
-            "B2 knows no conditional writes: two nodes that create the same name at the same moment, the later one wins",
+            "B2 knows no conditional writes: of two nodes that create a name at the same moment the later one wins",
             "B2 keeps old versions of what is deleted or overwritten, and bills them: set the bucket's lifecycle to "
             "'keep only the last version', or to as many days as you want to be able to go back",
         ),

@@ -19,7 +19,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "__init__", "checksum", "errors", "objects", "records", "intents", "sums", "version", "attributes", "layout",
         "parts", "window", "blockformat", "blockpolicy", "tempnames", "nodecopy", "survey", "values", "settings",
         "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency",
-        "pve.__init__", "pve.presets", "pve.storagecfg", "pve.plan", "pve.plugins", "pve.lifecycle",
+        "pve.__init__", "pve.presets", "pve.storagecfg", "pve.lifecycle",
     ),
     "L1 resources": (
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
@@ -38,11 +38,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "fuseloop",
     ),
     "L4 composition": (
-        "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd",
+        "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "pve.places", "pve.plan",
+        "pve.files", "pve.host", "pve.steps", "pve.asking", "pve.bucketrules", "pve.unfinished", "pve.setting_up",
+        "pve.gathering", "pve.removing",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
-        "commands.recovering", "commands.configuration", "cli", "__main__",
+        "commands.recovering", "commands.configuration", "commands.pve", "cli", "__main__",
     ),
 }
 # fmt: on
