@@ -10,8 +10,8 @@ but not that a backup is protected or the newest of its guest. So there are two 
   takes it away again from those that became protected before they went. An object without the tag is never frozen:
   when nobody runs it any more, nothing becomes cold.
 
-Objects of less than SMALLEST stay where they are: notes, protection marks and logs have to be readable, and Amazon bills
-each of these as 128 KiB.
+Objects of less than SMALLEST stay where they are: notes, protection marks and logs have to be readable, and Amazon
+bills each of these as 128 KiB.
 """
 
 from __future__ import annotations
