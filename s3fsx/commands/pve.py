@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..daemon import EXIT_OK, keep_private
+from ..errors import ConfigError
 from .parsing import Commands
 
 if TYPE_CHECKING:
@@ -51,6 +52,19 @@ def add(commands: Commands) -> None:
     remove.add_argument("--leave", action="store_true", help="only this node of the cluster")
     remove.add_argument("--keep-config", action="store_true", help="keep configuration and keys")
     remove.add_argument("--force", action="store_true", help="also while other nodes have it")
+
+    other = group.add(
+        "import",
+        _import,
+        "Show storages of other S3 plugins as storages of s3fsx; with --apply set one up beside the old one.",
+        help="take over a storage of another S3 plugin",
+    )
+    other.add_argument("id", metavar="ID", nargs="?", default="", help="the storage (all of them)")
+    other.add_argument("--file", default="", metavar="FILE", help="(/etc/pve/storage.cfg)")
+    other.add_argument("--as", dest="name", default="", metavar="NAME", help="of the new storage (ID-s3fsx)")
+    other.add_argument("--mountpoint", default="", metavar="DIR", help="(/mnt/pve/NAME)")
+    other.add_argument("--apply", action="store_true", help="set it up, as 's3fsx pve setup' does")
+    other.add_argument("--force", action="store_true", help="with --apply: as for setup")
 
 
 def _places(name: str) -> Places:
@@ -96,6 +110,27 @@ def _setup(args: argparse.Namespace) -> int:
         _say(f"note                 {note}")
     set_up(wish, places, Host.here(), _say)
     _say("dry run: nothing was changed" if wish.dry else f"OK: {wish.path}")
+    return EXIT_OK
+
+
+def _import(args: argparse.Namespace) -> int:
+    keep_private()
+    from ..pve import importing
+    from ..pve.host import Host
+    from ..pve.places import Places
+    from ..pve.plan import mount_directory
+
+    places = Places.of("none")
+    found = importing.read(args.file or places.storage_cfg, args.id, places.pve_dir)
+    if (args.apply or args.name or args.mountpoint) and len(found) > 1:
+        raise ConfigError(f"one at a time: name one of {', '.join(one.name for one in found)}")
+    for one in found:
+        places = _places(args.name or importing.new_name(one))
+        if args.apply:
+            path = mount_directory(args.mountpoint or places.mountpoint)
+            importing.apply(one, places, path, Host.here(), _say, force=args.force)
+        else:
+            importing.show(one, places.name, _say)
     return EXIT_OK
 
 

@@ -102,8 +102,8 @@ def merged(there: Sequence[Rule], name: str, ours: Sequence[Rule]) -> list[Rule]
 
 
 def _written(rule: Rule) -> Rule:
-    """As it has to be written. Ceph RGW 16 returns several conditions side by side in Filter; written back like that, it
-    keeps one of them, and a rule for a tag becomes one for everything."""
+    """As it has to be written. Ceph RGW 16 returns several conditions side by side in Filter; S3 has one there, or
+    And, and a rule that lost its tag would be one for everything."""
     where = rule.get("Filter") or {}
     if "And" in where or len(where) < 2:
         return rule

@@ -1,8 +1,8 @@
 """pvesm and systemctl for hosts that have neither: python -m tests.mount.stubs pvesm|systemctl ARGUMENTS.
 
 They do what the real ones do as far as s3fsx can see it: storage.cfg is written and an added storage is activated (with
-the mount check and the directories of Proxmox); the unit s3fsx@NAME mounts with its drop-in's MOUNTPOINT, as a daemon. And
-they look at what they are given: unknown arguments fail, and so does any environment with a secret in it.
+the mount check and the directories of Proxmox); the unit s3fsx@NAME mounts with its drop-in's MOUNTPOINT, as a daemon.
+And they look at what they are given: unknown arguments fail, and so does any environment with a secret in it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""s3fsx pve setup and remove on hosts with stubs of pvesm and systemctl that check what they are given and really mount."""
+"""s3fsx pve setup and remove, with stubs of pvesm and systemctl that check what they are given and really mount."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def ok(result: tuple[int, str, str]) -> str:
 
 
 def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags: list[str], keys: str) -> None:
-    """Tried dry, set up, set up again, changed, removed: with nothing but the bucket left."""
+    """Tried dry, set up, set up again, changed, left, joined, removed: with nothing but the bucket left."""
     nothing = host.files()
     out = ok(host.run(*flags, "--keys-file", keys, "--prune-backups", "keep-last=3", "--dry-run"))
     assert "would pvesm add dir backup --path" in out
@@ -106,6 +106,18 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
     assert ["systemctl", "restart", "s3fsx@backup.service"] in host.calls()
     assert (host.mountpoint / "dump" / "note").read_text() == "kept"
 
+    (host.mountpoint / "dump" / "a").write_text("of the first")
+    ok(host.run("remove", "backup", "--leave"))
+    assert str(host.mountpoint) not in mounted()
+    assert list(host.storages()) == ["backup"]
+    assert (home / "backup.toml").exists()
+    host.calls()
+    out = ok(host.run("setup", "backup", "--join"))
+    assert f"link {host.config / 'backup.toml'}" in out
+    assert (host.mountpoint / "dump" / "a").read_text() == "of the first"
+    assert [call for call in host.calls() if call[0] == "pvesm"] == []
+    (host.mountpoint / "dump" / "a").unlink()
+
     (home / "backup.nodes" / "elsewhere").touch()
     code, _, err = host.run("remove", "backup")
     assert (code, err.startswith("s3fsx: elsewhere still mount it: there, first: s3fsx pve remove backup --leave")) == (
@@ -122,25 +134,6 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
     assert list((host.home / "state_dir").iterdir()) == []
     assert not (host.home / "enabled-backup").exists()
     assert [o["Key"] for o in rgw.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
-
-
-def test_a_node_joins_and_leaves(host: PveHost, flags: list[str], keys: str) -> None:
-    ok(host.run(*flags, "--keys-file", keys))
-    (host.mountpoint / "dump" / "a").write_text("of the first")
-    ok(host.run("remove", "backup", "--leave"))
-    assert str(host.mountpoint) not in mounted()
-    assert list(host.storages()) == ["backup"]
-    assert (host.pve / "priv" / "s3fsx" / "backup.toml").exists()
-    out = ok(host.run("setup", "backup", "--join"))
-    assert f"link {host.config / 'backup.toml'}" in out
-    assert (host.mountpoint / "dump" / "a").read_text() == "of the first"
-    assert [call for call in host.calls() if call[0] == "pvesm"][1:] == []
-    code, _, err = host.run("setup", "backup", "--join", "--bucket", "b")
-    assert (code, err) == (
-        2,
-        "s3fsx: --join takes everything from what the first node has written; leave out the other flags\n",
-    )
-    ok(host.run("remove", "backup"))
 
 
 def test_what_fails_is_undone(host: PveHost, flags: list[str], keys: str) -> None:
@@ -171,21 +164,13 @@ def test_a_bucket_that_is_not_there(host: PveHost, flags: list[str], keys: str, 
     ("more", "line"),
     [
         (["--content", "backup,images"], "content images: disks of guests do not work on s3fsx"),
-        (["--content", "vm"], "content vm: use some of backup,import,iso,snippets,vztmpl"),
-        (["--prune-backups", "keep-last=0"], "prune-backups: keeps nothing; every backup would go"),
         (["-o", "storage_class=GLACIER"], "storage_class GLACIER: notes, protection marks and backups could not be"),
-        (["-o", "secret_key=x"], "-o: secret_key is refused, as every user can read a command line"),
-        (["-o", "prt_size=1"], "-o: unknown setting 'prt_size'; did you mean 'part_size'?"),
-        (["--mountpoint", "relative"], "mountpoint 'relative': an absolute path of"),
-        (["--provider", "gdrive"], "provider 'gdrive' is not known"),
-        (["--keys-file", "/nowhere"], "--keys-file /nowhere: no such file"),
-        (["--nodes", "a,b c,-d"], "node '-d': letters"),
     ],
 )
 def test_bad_input_is_one_line(host: PveHost, flags: list[str], keys: str, more: list[str], line: str) -> None:
     before = host.files()
-    code, out, err = host.run(*flags, *([] if "--keys-file" in more else ["--keys-file", keys]), *more)
-    assert (code, out, err.count("\n")) == (2, out, 1)
+    code, _, err = host.run(*flags, "--keys-file", keys, *more)
+    assert (code, err.count("\n")) == (2, 1)
     assert err.startswith(f"s3fsx: {line}")
     assert host.files() == before
 
@@ -218,17 +203,17 @@ def test_a_rule_that_deletes_backups(rgw: S3Server, bucket: str, host: PveHost, 
     rule = {"ID": "tidy", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}
     rgw.client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
     keys = f"access_key = '{rgw.access_key}'\nsecret_key = '{rgw.secret_key}'\n"
-    code, out, err = host.run(*flags, "--keys-file", "-", stdin=keys)
+    code, _, err = host.run(*flags, "--keys-file", "-", stdin=keys)
     assert (code, err) == (
         2,
-        "s3fsx: the bucket's lifecycle rule tidy deletes objects after 30 days, backups among them (--force does it all "
-        "the same)\n",
+        "s3fsx: the bucket's lifecycle rule tidy deletes objects after 30 days, backups among them (--force does it "
+        "all the same)\n",
     )
     assert str(host.mountpoint) not in mounted()
 
 
 def test_what_is_not_in_the_bucket_is_not_removed(rgw: S3Server, host: PveHost, flags: list[str], keys: str) -> None:
-    """A backup was written and the node was cut off before vzdump's rename: the journal has it, and remove leaves all."""
+    """A backup that waits for vzdump's rename when the daemon dies: the journal has it, remove leaves everything."""
     ok(host.run(*flags, "--keys-file", keys))
     name = "vzdump-qemu-100-2026_11_20-13_15_26.vma"
     (host.mountpoint / "dump" / f"{name}.dat").write_bytes(b"\x28\xb5\x2f\xfd" + os.urandom(9 << 20))
