@@ -132,8 +132,9 @@ def _where(given: Mapping[str, str], plugin: str, remarks: list[str]) -> dict[st
         port = given.get("s3_port", "")
         endpoint = f"{scheme}://{endpoint}" + (f":{port}" if port and not re.search(r":[0-9]+$", endpoint) else "")
     found: dict[str, str] = {}
+    endpoint = str(aliases.read("endpoint", endpoint, "storage.cfg")[1])
     if endpoint and not is_aws(endpoint):
-        found["endpoint"] = str(aliases.read("endpoint", endpoint, "storage.cfg")[1])
+        found["endpoint"] = endpoint
     if region:
         found["region"] = str(aliases.read("region", region, "storage.cfg")[1])
     elif plugin == OURS and not endpoint:
