@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from .. import config
 from ..daemon import EXIT_OK, keep_private
 from ..errors import ConfigError
 from .parsing import Commands
@@ -65,6 +66,28 @@ def add(commands: Commands) -> None:
     other.add_argument("--mountpoint", default="", metavar="DIR", help="(/mnt/pve/NAME)")
     other.add_argument("--apply", action="store_true", help="set it up, as 's3fsx pve setup' does")
     other.add_argument("--force", action="store_true", help="with --apply: as for setup")
+
+    rules = group.add(
+        "lifecycle",
+        _lifecycle,
+        "Let old backups of NAME become cheaper by lifecycle rules of the bucket; never protected ones and the newest of "
+        "each guest become unreadable. Without days, as the rules there say: for a timer, since each run decides anew.",
+        help="let old backups become cheaper",
+    )
+    rules.add_argument("name", metavar="NAME", help="of /etc/s3fsx/NAME.toml")
+    rules.add_argument("--transition-days", type=_days, default=0, metavar="N", help="age for --class")
+    rules.add_argument("--class", dest="storage_class", default="STANDARD_IA", metavar="CLASS", help="(STANDARD_IA)")
+    rules.add_argument("--glacier-days", type=_days, default=0, metavar="N", help="age for --glacier-class")
+    rules.add_argument("--glacier-class", default="GLACIER", metavar="CLASS", help="(GLACIER) or DEEP_ARCHIVE")
+    rules.add_argument("--keep-warm", type=_days, default=3, metavar="N", help="newest backups of each guest (3)")
+    rules.add_argument("--remove", action="store_true", help="take the rules away")
+    rules.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def _days(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 36500:
+        raise argparse.ArgumentTypeError("1 to 36500")
+    return int(text)
 
 
 def _places(name: str) -> Places:
@@ -131,6 +154,24 @@ def _import(args: argparse.Namespace) -> int:
             importing.apply(one, places, path, Host.here(), _say, force=args.force)
         else:
             importing.show(one, places.name, _say)
+    return EXIT_OK
+
+
+def _lifecycle(args: argparse.Namespace) -> int:
+    keep_private()
+    settings = config.load(args.name, args.options).settings
+    from ..pve.cooling import Wish, cool
+
+    wish = Wish(
+        args.transition_days,
+        args.storage_class,
+        args.glacier_days,
+        args.glacier_class,
+        args.keep_warm,
+        args.remove,
+        args.dry_run,
+    )
+    cool(args.name, settings, wish, _say)
     return EXIT_OK
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import ConfigError
@@ -94,6 +94,18 @@ def _id(name: str, which: str) -> str:
 
 def is_ours(rule: Rule, name: str) -> bool:
     return rule.get("ID") in (_id(name, "ia"), _id(name, "cold"))
+
+
+def policy_of(there: Iterable[Rule], policy: Policy) -> Policy:
+    """``policy`` with the days and classes that our rules in the bucket say."""
+    for rule in there:
+        move = next(iter(rule.get("Transitions") or ()), {})
+        days, storage_class = int(move.get("Days") or 0), str(move.get("StorageClass", ""))
+        if rule.get("ID") == _id(policy.name, "ia"):
+            policy = replace(policy, transition_days=days, transition_class=storage_class)
+        elif rule.get("ID") == _id(policy.name, "cold"):
+            policy = replace(policy, glacier_days=days, glacier_class=storage_class)
+    return policy
 
 
 def merged(there: Sequence[Rule], name: str, ours: Sequence[Rule]) -> list[Rule]:

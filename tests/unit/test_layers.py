@@ -40,7 +40,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd", "pve.places", "pve.plan",
         "pve.files", "pve.host", "pve.steps", "pve.asking", "pve.bucketrules", "pve.unfinished", "pve.setting_up",
-        "pve.gathering", "pve.removing", "pve.plugins", "pve.importing",
+        "pve.gathering", "pve.removing", "pve.plugins", "pve.importing", "pve.cooling",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
