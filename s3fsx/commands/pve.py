@@ -70,8 +70,8 @@ def add(commands: Commands) -> None:
     rules = group.add(
         "lifecycle",
         _lifecycle,
-        "Let old backups of NAME become cheaper by lifecycle rules of the bucket; never protected ones and the newest of "
-        "each guest become unreadable. Without days, as the rules there say: for a timer, since each run decides anew.",
+        "Let old backups of NAME become cheaper by lifecycle rules of the bucket; protected ones and the newest of "
+        "each guest stay readable. Without days, as the rules there say: for a timer, since each run decides anew.",
         help="let old backups become cheaper",
     )
     rules.add_argument("name", metavar="NAME", help="of /etc/s3fsx/NAME.toml")

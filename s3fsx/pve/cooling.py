@@ -80,8 +80,8 @@ def _write(rules: BucketRules, there: tuple[lifecycle.Rule, ...], policy: Policy
         say(f"{policy.prefix}: {policy.transition_class} after {policy.transition_days} days, read as before")
     if policy.glacier_days:
         say(
-            f"{policy.prefix}: {policy.glacier_class} after {policy.glacier_days} days, but for protected backups and the "
-            f"newest {policy.warm} of each guest"
+            f"{policy.prefix}: {policy.glacier_class} after {policy.glacier_days} days, but for protected backups and "
+            f"the newest {policy.warm} of each guest"
         )
     wanted = lifecycle.merged(there, policy.name, ours)
     if not wish.dry and (len(wanted) != len(there) or lifecycle.weakened(wanted, there)):

@@ -35,6 +35,9 @@ class PveHost:
             stub = home / "bin" / program
             stub.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.mount.stubs {program} "$@"\n')
             stub.chmod(0o755)
+        command = home / "bin" / "s3fsx"
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m s3fsx "$@"\n')
+        command.chmod(0o755)
 
     @property
     def environment(self) -> dict[str, str]:

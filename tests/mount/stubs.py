@@ -108,7 +108,10 @@ def systemctl(command: str, *arguments: str) -> None:
             subprocess.run([*s3fsx, "umount", where(name)], check=True)
         if command in ("start", "restart") and where(name) not in mounted():
             os.makedirs(where(name), exist_ok=True)
-            if subprocess.run([*s3fsx, "mount", name, where(name)], check=False).returncode:
+            if (
+                subprocess.run([*s3fsx, "mount", name, where(name)], check=False).returncode
+                and "--no-block" not in arguments
+            ):
                 fail(f"Job for {unit} failed because the control process exited with error code.", 1)
     else:
         fail(f"Unknown command verb {command}.", 1)
