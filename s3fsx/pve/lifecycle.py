@@ -99,7 +99,7 @@ def is_ours(rule: Rule, name: str) -> bool:
 def policy_of(there: Iterable[Rule], policy: Policy) -> Policy:
     """``policy`` with the days and classes that our rules in the bucket say."""
     for rule in there:
-        move = next(iter(rule.get("Transitions") or ()), {})
+        move: Mapping[str, Any] = next(iter(rule.get("Transitions") or ()), {})
         days, storage_class = int(move.get("Days") or 0), str(move.get("StorageClass", ""))
         if rule.get("ID") == _id(policy.name, "ia"):
             policy = replace(policy, transition_days=days, transition_class=storage_class)

@@ -87,10 +87,12 @@ def test_tags(bucket_on: S3Server, settings: Settings, monkeypatch: pytest.Monke
         bucket_on.client.put_object(Bucket=settings.bucket, Key=f"pve/dump/{name}", Body=b"x")
     own = {"TagSet": [{"Key": "mine", "Value": "1"}]}
     bucket_on.client.put_object_tagging(Bucket=settings.bucket, Key=f"pve/dump/{ARCHIVES[0]}", Tagging=own)
-    import s3fsx.pve.bucketrules as module
-
-    now = module.time.time
-    monkeypatch.setattr(module.time, "time", lambda: now() + 400 * 86400)
+    real = BucketRules._listed
+    monkeypatch.setattr(
+        BucketRules,
+        "_listed",
+        lambda self, prefix: (replace(item, modified=item.modified - 400 * 86400) for item in real(self, prefix)),
+    )
     said: list[str] = []
     wish = Wish(glacier_days=365, warm=2)
     cool("backup", settings, wish, said.append)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from s3fsx.errors import ConfigError
-from s3fsx.pve import files
 from s3fsx.pve.asking import Terminal
 from s3fsx.pve.files import Text
 from s3fsx.pve.gathering import Given, gather
@@ -214,7 +213,7 @@ class TestFiles:
         def fails(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(files.os, "rename", fails)
+        monkeypatch.setattr(os, "rename", fails)
         with pytest.raises(OSError, match="No space left"):
             Text(str(tmp_path / "a" / "file"), "x").put()
         assert list(tmp_path.iterdir()) == []
