@@ -90,7 +90,7 @@ ${{"${{class}}::UNIT_DIR"}} = '{self.host.units}'; ${{"${{class}}::RUNTIME_DIR"}
 my ($scfg, $more) = @{{decode_json(<<'EOT')}};
 {given}
 EOT
-my @got = eval {{ $class->{method}('backup', $scfg, {"%{$more->[0]}" if method in ("on_add_hook", "on_update_hook") else "@$more"}) }};
+my @got = eval {{ $class->{method}('backup', $scfg, {more}) }};
 print encode_json({{ got => \\@got, died => "$@", scfg => $scfg }});
 """
         done = perl(script, self.env)
