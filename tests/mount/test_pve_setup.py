@@ -232,6 +232,47 @@ def test_what_is_not_in_the_bucket_is_not_removed(rgw: S3Server, host: PveHost, 
     assert list((host.home / "state_dir").iterdir()) == []
 
 
+def test_a_storage_of_another_plugin_is_taken_over(rgw: S3Server, bucket: str, host: PveHost) -> None:
+    """Shown without its keys; set up beside the old one, which stays."""
+    where = rgw.endpoint.removeprefix("http://")
+    section = f"""s3: old
+\tendpoint {where}
+\tuse_ssl 0
+\tregion {rgw.region}
+\tbucket {bucket}
+\tprefix pve/
+\taccess_key {rgw.alt_access_key}
+\tsecret_key {rgw.alt_secret_key}
+\tcontent backup,images
+\tmax_backups 4
+\tfrobnicate 7
+
+"""
+    (host.pve / "storage.cfg").write_text(section)
+    rgw.client.put_object(Bucket=bucket, Key="pve/dump/vzdump-qemu-100-2026_11_20-13_15_26.vma.zst", Body=b"old")
+    out = ok(host.run("import"))
+    assert "old: of the Perl S3 plugin, as s3fsx storage old-s3fsx" in out
+    assert "  note: frobnicate: not known, left out\n" in out
+    assert f"  s3fsx pve setup old-s3fsx --endpoint {rgw.endpoint} --region {rgw.region} --bucket {bucket}" in out
+    assert rgw.alt_secret_key not in out
+    assert host.calls() == []
+
+    out = ok(host.run("import", "old", "--as", "backup", "--mountpoint", str(host.mountpoint), "--apply"))
+    assert rgw.alt_secret_key not in out + str(host.calls())
+    assert [name for name in host.storages() if name == "old"] == ["old"]
+    assert host.storages()["backup"].properties["prune-backups"] == "keep-last=4"
+    assert os.listdir(host.mountpoint / "dump") == ["vzdump-qemu-100-2026_11_20-13_15_26.vma.zst"]
+    ok(host.run("remove", "backup"))
+    assert list(host.storages()) == ["old"]
+
+    (host.pve / "storage.cfg").write_text("dir: local\n\tpath /var/lib/vz\n")
+    assert host.run("import")[::2] == (
+        2,
+        f"s3fsx: {host.pve}/storage.cfg: no storage of an S3 plugin in it (types s3, s3fsx)\n",
+    )
+    assert host.run("import", "nobody")[2] == f"s3fsx: {host.pve}/storage.cfg: no storage 'nobody' in it\n"
+
+
 def _daemon(host: PveHost) -> int:
     from s3fsx.status import read_status, socket_path
 

@@ -71,7 +71,17 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings, str]]
 
 def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, f"s3fsx {__version__}\n", "")
-    for command in ((), ("mount",), ("umount",), ("status",), ("check",), ("config",), ("config", "show")):
+    for command in (
+        (),
+        ("mount",),
+        ("umount",),
+        ("status",),
+        ("check",),
+        ("config",),
+        ("config", "show"),
+        ("pve",),
+        ("pve", "setup"),
+    ):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert out.startswith(f"usage: s3fsx {' '.join(command)}".rstrip())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -96,3 +97,14 @@ def test_the_preset_of_an_endpoint(endpoint: str, name: str) -> None:
 def test_what_an_endpoint_needs(preset: str, region: str, account: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         endpoint_of(PRESETS[preset], region, account)
+
+
+def test_the_manual_has_every_provider_and_every_property_of_the_storage_type() -> None:
+    root = Path(__file__).parents[2]
+    manual = (root / "docs" / "PROXMOX.md").read_text()
+    assert [name for name in (*PRESETS, OTHER.name) if f"| `{name}` |" not in manual] == []
+    plugin = (root / "contrib" / "pve" / "S3fsxPlugin.pm").read_text()
+    table = plugin[plugin.index("my $PROPERTIES") : plugin.index("# Properties are common")]
+    properties = re.findall(r"^    (\w+) => \{", table, re.MULTILINE)
+    assert len(properties) == 15
+    assert [name for name in properties if f"`{name}`" not in manual] == []
