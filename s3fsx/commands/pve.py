@@ -97,12 +97,18 @@ def _places(name: str) -> Places:
     return Places.of(check_name(name))
 
 
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise ConfigError("only root can do this")
+
+
 def _say(line: str) -> None:
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
 def _setup(args: argparse.Namespace) -> int:
+    _require_root()
     keep_private()
     from ..pve.asking import Terminal
     from ..pve.gathering import Given, gather
@@ -150,6 +156,7 @@ def _import(args: argparse.Namespace) -> int:
     for one in found:
         places = _places(args.name or importing.new_name(one))
         if args.apply:
+            _require_root()
             path = mount_directory(args.mountpoint or places.mountpoint)
             importing.apply(one, places, path, Host.here(), _say, force=args.force)
         else:
@@ -176,6 +183,7 @@ def _lifecycle(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
+    _require_root()
     from ..pve.host import Host
     from ..pve.removing import Wish, remove
 

@@ -34,6 +34,10 @@ class Terminal:
             raise ConfigError(f"{what} is missing: {flag}")
         return answer
 
+    def ask_for_some(self, what: str) -> str:
+        """Nothing is an answer, too; "" where nobody can be asked."""
+        return input(f"{what}: ").strip() if self.interactive else ""
+
     def secret(self, what: str) -> str:
         """Without echo."""
         return getpass.getpass(f"{what}: ").strip()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import aliases, mountopts
 from ..configfile import read_file
@@ -60,6 +60,12 @@ def gather(given: Given, places: Places, terminal: Terminal, env: Mapping[str, s
                 "no keys: --keys-file FILE (- for standard input), S3FSX_ACCESS_KEY and S3FSX_SECRET_KEY, or --no-keys "
                 "for the AWS chain"
             )
+    if section is None and terminal.interactive:
+        given = replace(
+            given,
+            content=given.content or terminal.ask("content types", "--content TYPES", "backup"),
+            prune=given.prune or terminal.ask_for_some("prune rules, such as keep-last=3,keep-weekly=4 (keep all)"),
+        )
     return Wish(settings, keys, _storage(given, places.name, path, section), path, False, given.force, given.dry), notes
 
 

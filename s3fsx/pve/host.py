@@ -29,7 +29,7 @@ class Host:
 
     @classmethod
     def here(cls) -> Host:
-        secret = {*secret_variables(os.environ), "PYTHONPATH"}
+        secret = {*secret_variables(os.environ), "S3FSX_ACCESS_KEY", "PYTHONPATH"}
         env = {k: v for k, v in os.environ.items() if k not in secret and not k.startswith("AWS_")}
         return cls(env, socket.gethostname().partition(".")[0])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from ..errors import S3fsxError
 from .files import Undo
 
 
@@ -17,11 +18,15 @@ class Steps:
         self._done: list[tuple[str, Undo]] = []
 
     def do(self, text: str, action: Callable[[], Undo | None]) -> None:
-        """text: such as "write /etc/s3fsx/a.toml". action returns how to undo it, or None where nothing needs it."""
+        """text: such as "write /etc/s3fsx/a.toml". action returns how to undo it, or None where nothing needs it.
+        Raises S3fsxError for its OSError."""
         self._say(f"{'would ' if self.dry else ''}{text}")
         if self.dry:
             return
-        undo = action()
+        try:
+            undo = action()
+        except OSError as error:
+            raise S3fsxError(f"{text}: {error.strerror or error}") from None
         if undo is not None:
             self._done.append((text, undo))
 

@@ -359,3 +359,9 @@ def test_nothing_heavy_is_imported_before_the_fork() -> None:
         check=True,
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("command", [("setup", "a1"), ("remove", "a1")])
+def test_a_storage_of_proxmox_is_roots(run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run("pve", *command) == (2, "", "s3fsx: only root can do this\n")

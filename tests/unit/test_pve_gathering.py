@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx.errors import ConfigError
+from s3fsx.errors import ConfigError, S3fsxError
 from s3fsx.pve.asking import Terminal
 from s3fsx.pve.files import Text
 from s3fsx.pve.gathering import Given, gather
@@ -90,7 +90,7 @@ def test_a_second_run_keeps_what_it_does_not_name(places: Places) -> None:
 def test_answers_of_a_person(
     places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = iter(["wasabi", "eu-central-1", "backups", "", "AKIA"])
+    answers = iter(["wasabi", "eu-central-1", "backups", "", "AKIA", "", "keep-last=2"])
     asked: list[str] = []
 
     def answer(prompt: str) -> str:
@@ -113,7 +113,11 @@ def test_answers_of_a_person(
         "bucket",
         "prefix",
         "access",
+        "content",
+        "prune",
     ]
+    assert found.storage is not None
+    assert (found.storage.content, found.storage.prune) == (("backup",), "keep-last=2")
     assert any("90 days" in note for note in notes)
     assert "hunter2" not in "".join(capsys.readouterr())
 
@@ -250,3 +254,11 @@ def test_a_dry_run_does_nothing() -> None:
         steps.do("write x", lambda: pytest.fail("done"))
         steps.afterwards("restart", lambda: pytest.fail("undone"))
     assert said == ["would write x"]
+
+
+def test_a_full_disk_is_one_line() -> None:
+    def fails() -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(S3fsxError, match=r"^write x: No space left on device$"):
+        Steps(lambda _: None).do("write x", fails)
