@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..config import to_s3_options
-from ..errors import AccessDenied, NotSupported, S3fsxError
+from ..errors import AccessDenied, S3fsxError
 from ..layout import Layout
 from ..s3client import ANSWERED, ClientMaker, failure
 from ..settings import Settings
@@ -113,5 +113,5 @@ def seen(rules: BucketRules) -> tuple[tuple[Rule, ...], str]:
         return rules.read(), ""
     except AccessDenied:
         return (), "these keys may not see the bucket's lifecycle rules (s3:GetLifecycleConfiguration)"
-    except NotSupported:
-        return (), "the store has no lifecycle rules"
+    except S3fsxError as error:  # stores without rules refuse the question in many ways
+        return (), f"the rules cannot be read ({error})"

@@ -136,12 +136,18 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
     assert [o["Key"] for o in rgw.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
 
 
-def test_what_fails_is_undone(host: PveHost, flags: list[str], keys: str) -> None:
+@pytest.mark.parametrize("cluster", [True, False])
+def test_what_fails_is_undone(host: PveHost, flags: list[str], keys: str, cluster: bool) -> None:
+    """Also without the cluster's file system, where all is in /etc/s3fsx."""
+    if not cluster:
+        (host.pve / "priv").rmdir()
     before = host.files()
     (host.home / "pvesm-fails").touch()
     code, out, err = host.run(*flags, "--keys-file", keys)
     assert (code, err) == (1, "s3fsx: pvesm add dir: create storage failed: got lock request timeout\n")
-    assert out.count("undone: ") >= 6
+    assert out.count("undone: ") >= 5
+    written = (host.pve / "priv" / "s3fsx" if cluster else host.config) / "backup.keys"
+    assert f"undone: write {written}\n" in out
     assert "NOT undone" not in out
     assert host.files() == before
     assert not host.mountpoint.exists()
