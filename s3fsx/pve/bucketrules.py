@@ -33,7 +33,7 @@ class BucketRules:
         return Layout(self._settings.prefix, self._settings.layout).directory("dump")
 
     def read(self) -> tuple[Rule, ...]:
-        """AccessDenied: these keys may not see them; NotSupported: the store knows none."""
+        """AccessDenied: these keys may not see them."""
         with _failures("GET LIFECYCLE", none=_NO_RULES):
             return tuple(self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)["Rules"])
         return ()

@@ -83,19 +83,20 @@ def _join(given: Given, places: Places, path: str) -> Wish:
 
 
 def _there(places: Places) -> dict[str, str]:
-    """The settings of the configuration that is there, without keys; a second run keeps what it does not name."""
+    """The settings of the configuration that is there, without keys; a second run keeps what it does not name. One that
+    was written by hand, on this node only, counts, too."""
     try:
-        file = read_file(places.toml)
+        file = read_file(places.toml if os.path.exists(places.toml) else places.link)
     except FileNotFoundError:
         return {}
     file.require_own()
     try:
         pairs = tomllib.loads(file.text)
     except tomllib.TOMLDecodeError:
-        raise ConfigError(f"{places.toml}: not valid TOML: mend it, or move it away") from None
-    read = [aliases.read(name, raw, places.toml) for name, raw in pairs.items()]
+        raise ConfigError(f"{file.path}: not valid TOML: mend it, or move it away") from None
+    read = [aliases.read(name, raw, file.path) for name, raw in pairs.items()]
     if secret := [name for name, _ in read if SCHEMA[name].secret]:
-        raise ConfigError(f"{places.toml}: {secret[0]} is in it: move the keys into {places.keys}")
+        raise ConfigError(f"{file.path}: {secret[0]} is in it: move the keys into another file, and use --keys-file")
     return {name: SCHEMA[name].kind.show(value) for name, value in read if name not in _KEYS}
 
 

@@ -38,19 +38,23 @@ class Host:
         self._run(["pvesm", *arguments], PVESM_LIMIT, "this is no Proxmox VE host; 's3fsx mount' needs none")
 
     def start(self, unit: str) -> None:
-        """Enables and starts; returns when the mount works, since the unit says so itself."""
-        self._systemctl("enable", unit, limit=QUICK_LIMIT)
+        """Returns when the mount works, since the unit says so itself."""
         self._systemctl("start", unit, limit=START_LIMIT, journal=True)
+
+    def enable(self, unit: str) -> None:
+        """Starts it at each boot."""
+        self._systemctl("enable", unit, limit=QUICK_LIMIT)
 
     def restart(self, unit: str) -> None:
         """Publishes what is pending, unmounts, and mounts again."""
         self._systemctl("restart", unit, limit=STOP_LIMIT + START_LIMIT, journal=True)
 
-    def stop(self, unit: str, *, disable: bool = True) -> None:
-        """Publishes what is pending, unmounts; with disable, never starts at boot again."""
+    def stop(self, unit: str) -> None:
+        """Publishes what is pending, unmounts."""
         self._systemctl("stop", unit, limit=STOP_LIMIT, journal=True)
-        if disable:
-            self._systemctl("disable", unit, limit=QUICK_LIMIT)
+
+    def disable(self, unit: str) -> None:
+        self._systemctl("disable", unit, limit=QUICK_LIMIT)
 
     def reload(self) -> None:
         self._systemctl("daemon-reload", limit=QUICK_LIMIT)

@@ -97,7 +97,7 @@ def _drain(places: Places, host: Host, settings: Settings | None, section: Secti
         say(f"pvesm set {places.name} --disable 1")
     try:
         was_active = host.is_active(places.unit)
-        host.stop(places.unit, disable=False)
+        host.stop(places.unit)
         say(f"systemctl stop {places.unit}: unmounted, everything published")
         left = unfinished.left(settings) if settings is not None else []
         if left:
@@ -112,7 +112,7 @@ def _drain(places: Places, host: Host, settings: Settings | None, section: Secti
             host.pvesm(["set", places.name, "--delete", "disable"])
             say(f"pvesm set {places.name} --delete disable")
         raise
-    host.stop(places.unit)
+    host.disable(places.unit)
 
 
 def _clear(wish: Wish, places: Places, host: Host, settings: Settings | None, path: str, say: Say) -> None:

@@ -251,6 +251,10 @@ class _Unit:
             raise
         return lambda: self.host.stop(self.places.unit)
 
+    def enable(self) -> Callable[[], None]:
+        self.host.enable(self.places.unit)
+        return lambda: self.host.disable(self.places.unit)
+
     def restart(self, before: Settings | None, after: Settings) -> None:
         self.restarted = True
         self.host.restart(self.places.unit)
@@ -275,8 +279,10 @@ def _mount(
         steps.do(f"make {wish.path}", partial(make_directories, wish.path, 0o755))
     if changed and wish.path != places.mountpoint:
         steps.do("systemctl daemon-reload", host.reload)
+    if not host.is_enabled(places.unit):
+        steps.do(f"systemctl enable {places.unit}", unit.enable)
     if not unit.active:
-        steps.do(f"systemctl enable and start {places.unit}", unit.start)
+        steps.do(f"systemctl start {places.unit}", unit.start)
     elif changed:
         steps.do(f"systemctl restart {places.unit}", partial(unit.restart, before, settings))
     else:

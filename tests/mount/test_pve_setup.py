@@ -93,7 +93,11 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
 
     out = ok(host.run("setup", "backup"))
     assert out.count("as it should be") == 5  # configuration, link, drop-in, unit, storage
-    assert {call[1] for call in host.calls()} == {"cat", "is-active"}
+    assert {call[1] for call in host.calls()} == {"cat", "is-active", "is-enabled"}
+    (host.home / "enabled-backup").unlink()
+    assert "systemctl enable s3fsx@backup.service" in ok(host.run("setup", "backup"))
+    assert (host.home / "enabled-backup").exists()
+    host.calls()
 
     code, out, err = host.run("setup", "backup", "--prune-backups", "keep-last=5")
     assert (code, err) == (

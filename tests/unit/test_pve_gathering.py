@@ -87,6 +87,14 @@ def test_a_second_run_keeps_what_it_does_not_name(places: Places) -> None:
     assert (changed.storage.content, changed.storage.prune) == (("iso",), "keep-last=3")
 
 
+def test_a_configuration_made_by_hand_is_taken_over(places: Places) -> None:
+    Text(places.link, 'bucket = "backups"\nendpoint = "https://rgw"\nlist_ttl = 9\naccess_key = "A"\n').put()
+    assert wish(Given(), places).settings == {"bucket": "backups", "endpoint": "https://rgw", "list_ttl": "9s"}
+    Text(places.link, 'bucket = "backups"\nsecret_key = "hunter2"\n').put()
+    with pytest.raises(ConfigError, match=r"backup.toml: secret_key is in it: move the keys into another file"):
+        wish(Given(), places)
+
+
 def test_answers_of_a_person(
     places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
