@@ -5,12 +5,19 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import trio
 
+from .config import to_s3_options
+from .endpoint import Endpoint
 from .errors import Corrupted, S3fsxError
+from .launch import explain
 from .layout import INTERNAL
 from .objects import Capabilities, Payload, Store
+from .probe import probe as probe_store
+from .s3 import S3Store
+from .settings import Settings
 
 SIZE = 64 << 10
 CLEANUP_LIMIT = 15.0
@@ -24,12 +31,23 @@ INTEGRITY = {
 Probe = Callable[[], Awaitable[Capabilities]]
 
 
+async def check_store(settings: Settings, write: Callable[[str], object]) -> Capabilities | None:
+    """``check`` of the store that the settings name. Raises S3fsxError that names it, too."""
+    try:
+        async with S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience)) as store:
+            probing = partial(probe_store, store, settings.prefix)
+            return await check(store, settings.prefix, probe=probing, write=write, read_only=settings.read_only)
+    except S3fsxError as error:
+        raise S3fsxError(explain(error, settings)) from error
+
+
 async def check(
     store: Store, prefix: str, *, probe: Probe, write: Callable[[str], object], read_only: bool = False
-) -> None:
+) -> Capabilities | None:
     """Tries every step on objects below ``prefix`` + ".s3fsx/" and writes one line for each, with its latency.
 
-    Raises S3fsxError, with the name of the step that failed before the store's message.
+    What it found out; None when read_only. Raises S3fsxError, with the name of the step that failed before the store's
+    message.
     """
     step = _Steps(write)
     with step("connect and list"):
@@ -37,7 +55,7 @@ async def check(
     write(f"  {'':18}           {_found(page.objects, page.prefixes, page.next_token)}\n")
     if read_only:
         write("read_only is set: nothing written\n")
-        return
+        return None
     with step("probe"):
         capabilities = await probe()
     key = f"{prefix}{INTERNAL}/check-{secrets.token_hex(8)}"
@@ -66,6 +84,7 @@ async def check(
         raise
     for line in describe(capabilities):
         write(line + "\n")
+    return capabilities
 
 
 def describe(capabilities: Capabilities) -> Iterator[str]:

@@ -21,6 +21,7 @@ from .commands import (
     fetching,
     mounting,
     pruning,
+    pve,
     recovering,
     state,
     thawing,
@@ -65,6 +66,7 @@ COMMANDS = (
     thawing,
     drilling,
     configuration,
+    pve,
 )
 
 

@@ -28,7 +28,8 @@ log = logging.getLogger(__name__)
 CONFIG_DIR = "/etc/s3fsx"
 COMMON = "s3fsx"
 ENV_PREFIX = "S3FSX_"
-_NOT_SETTINGS = ("S3FSX_CONFIG_DIR", "S3FSX_TEST_")  # for s3fsx itself; S3FSX_TEST_*: for its test suite
+# For s3fsx itself: where things are (pve/places.py); S3FSX_TEST_*: for its test suite.
+_NOT_SETTINGS = ("S3FSX_CONFIG_DIR", "S3FSX_PVE_DIR", "S3FSX_UNIT_DIR", "S3FSX_TEST_")
 _KEYS = ("access_key", "secret_key", "session_token")
 
 

@@ -17,7 +17,7 @@ import trio
 
 from .errors import DeadlineExceeded, NotSupported, TooLarge
 from .memory import CHUNK, Budget
-from .objects import MAX_PARTS, MIN_PART, Payload, UploadedPart
+from .objects import MIN_PART, Payload, UploadedPart
 from .partbuffer import PartBuffer
 from .parts import PartSchedule
 from .tempnames import HEAD_BYTES
@@ -198,7 +198,7 @@ class Content:
     def could_shed(self) -> bool:
         """The buffer holds more than the reservation, and is enough for a part that is not the last possible one."""
         enough = self._buffer.length >= MIN_PART and self._lease.held > self._lease.reserve
-        return enough and not self._schedule.uniform and self._number < MAX_PARTS
+        return enough and not self._schedule.uniform and self._number < self._schedule.count
 
     async def shed(self, *, published: bool) -> None:
         """Give up memory that is promised to another writer: send the part as it is, forget what can be read again."""
@@ -217,8 +217,8 @@ class Content:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
-            f"{self._destination.path}: more than {MAX_PARTS} parts; with this part_size and memory_budget a "
-            f"file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
+            f"{self._destination.path}: more than {self._schedule.count} parts; with this part_size and memory_budget "
+            f"a file may have about {self._schedule.capacity() >> 30} GiB: raise memory_budget"
         )
 
     def _require_room(self, end: int) -> None:
@@ -228,7 +228,7 @@ class Content:
 
     async def _dispatch(self) -> None:
         """Send the full buffer on its way and begin the next part."""
-        if self._number >= MAX_PARTS:
+        if self._number >= self._schedule.count:
             raise self._too_large()
         upload = await self.begin()
         try:

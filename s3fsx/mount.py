@@ -68,9 +68,9 @@ _NODES = 250_000  # names in memory, about 0.9 KiB each
 def schedule(settings: Settings) -> PartSchedule:
     """Parts grow with the offset, up to half of the memory budget: one part fills while another is sent."""
     if settings.part_profile == "uniform":
-        return PartSchedule(settings.part_size, settings.part_size, uniform=True)
+        return PartSchedule(settings.part_size, settings.part_size, uniform=True, count=settings.max_parts)
     largest = max(settings.part_size, min(MAX_PART, settings.memory_budget // 2))
-    return PartSchedule(settings.part_size, largest)
+    return PartSchedule(settings.part_size, largest, count=settings.max_parts)
 
 
 class Mount:

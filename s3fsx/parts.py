@@ -31,6 +31,7 @@ class PartSchedule:
     first: bytes of part 1, at least MIN_PART.
     largest: no part is larger (memory budget); at least ``first``.
     uniform: every part has the size ``first``, for stores that insist on equal parts (Cloudflare R2).
+    count: parts that an upload may have; with fewer than MAX_PARTS (Scaleway: 1000) they grow sooner.
 
     Raises ConfigError when these contradict each other or S3.
     """
@@ -38,10 +39,13 @@ class PartSchedule:
     first: int
     largest: int
     uniform: bool = False
+    count: int = MAX_PARTS
 
     def __post_init__(self) -> None:
         if not MIN_PART <= self.first <= MAX_PART:
             raise ConfigError(f"part size {self.first} is not within S3's limits, {MIN_PART} to {MAX_PART} bytes")
+        if not 1 <= self.count <= MAX_PARTS:
+            raise ConfigError(f"an upload has 1 to {MAX_PARTS} parts, not {self.count}")
         if self.largest < self.first:
             raise ConfigError(f"the largest part, {self.largest} bytes, is smaller than the first, {self.first} bytes")
 
@@ -59,18 +63,28 @@ class PartSchedule:
 
     def size(self, number: int) -> int:
         """Target size in bytes of part ``number`` (from 1). A growing schedule's part may be sent sooner, from
-        MIN_PART on, which uses numbers up faster and changes nothing here. Raises TooLarge after MAX_PARTS."""
-        if not 1 <= number <= MAX_PARTS:
-            raise TooLarge(f"an upload has parts 1 to {MAX_PARTS}, not {number}")
+        MIN_PART on, which uses numbers up faster and changes nothing here. Raises TooLarge after ``count``."""
+        if not 1 <= number <= self.count:
+            raise TooLarge(f"an upload has parts 1 to {self.count}, not {number}")
         if self.uniform:
             return self.first
-        return self._clip(_GROWTH[bisect.bisect_left(_LAST_NUMBERS, number)][1])
+        return self._clip(_GROWTH[bisect.bisect_left(self._last_numbers(), number)][1])
 
     def capacity(self) -> int:
         """Bytes of the largest object that fits when every part has its target size."""
         if self.uniform:
-            return min(MAX_OBJECT, self.first * MAX_PARTS)
-        return min(MAX_OBJECT, sum(count * self._clip(factor) for count, factor in _GROWTH))
+            return min(MAX_OBJECT, self.first * self.count)
+        total, before = 0, 0
+        for last, (_, factor) in zip(self._last_numbers(), _GROWTH, strict=True):
+            total += (last - before) * self._clip(factor)
+            before = last
+        return min(MAX_OBJECT, total)
+
+    def _last_numbers(self) -> tuple[int, ...]:
+        """The last part of each step of _GROWTH, in the proportions it has among MAX_PARTS."""
+        if self.count == MAX_PARTS:
+            return _LAST_NUMBERS
+        return tuple(last * self.count // MAX_PARTS for last in _LAST_NUMBERS)
 
     def _clip(self, factor: int) -> int:
         return min(self.first * factor, self.largest, MAX_PART)

@@ -15,7 +15,7 @@ from typing import Any
 
 from . import values
 from .layout import CONTENT_DIRS
-from .objects import MAX_PART, MIN_PART
+from .objects import MAX_PART, MAX_PARTS, MIN_PART
 from .values import EIB, GIB, MIB, PIB, Kind
 
 AWS_STORAGE_CLASSES = (
@@ -187,6 +187,13 @@ class Settings:
         "transfer",
         "growing: parts grow with the offset, so that 5 TiB fit. uniform: all the same size, which Cloudflare R2 "
         "insists on; a file then ends at 10 000 parts, 78 GiB with 8 MiB.",
+    )
+    max_parts: int = setting(
+        MAX_PARTS,
+        values.integer(100, MAX_PARTS),
+        "transfer",
+        "Parts that the store takes for one upload, where it takes fewer than Amazon (Scaleway: 1000). They grow "
+        "sooner then; the largest file is smaller all the same.",
     )
     max_uploads: int = setting(
         16,

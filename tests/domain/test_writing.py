@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 import trio
@@ -204,14 +205,11 @@ async def test_publishing_ends_by_its_deadline(make: Make, schedule: SmallSchedu
     assert mount.paths() == []
 
 
-async def test_more_parts_than_s3_has_is_too_large(
-    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("s3fsx.content.MAX_PARTS", 3)
-    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+async def test_more_parts_than_s3_has_is_too_large(make: Make, schedule: SmallSchedule) -> None:
+    mount = make(FakeStore(min_part=4 * KIB), schedule=replace(schedule, count=3))
     handle = await mount.create("dump/a")
     with pytest.raises(TooLarge):
-        await mount.fill(handle, pattern(5 * SMALL_PART))
+        await mount.fill(handle, pattern(16 * SMALL_PART))
     with pytest.raises(TooLarge):
         await mount.close(handle)
     await mount.nothing_left()
@@ -233,12 +231,9 @@ async def test_the_byte_that_makes_an_object_too_large_is_refused(
     await mount.nothing_left()
 
 
-async def test_the_last_part_is_not_sent_because_another_wants_memory(
-    make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_last_part_is_not_sent_because_another_wants_memory(make: Make, schedule: SmallSchedule) -> None:
     """There would be no number left for what comes after it."""
-    monkeypatch.setattr("s3fsx.content.MAX_PARTS", 3)
-    mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
+    mount = make(FakeStore(min_part=4 * KIB), schedule=replace(schedule, count=3))
     handle = await mount.create("dump/a")
     await mount.fill(handle, pattern(2 * SMALL_PART + 6 * KIB), step=KIB)
     mount.budget.press(promised=True)

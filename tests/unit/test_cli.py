@@ -71,7 +71,17 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Settings, str]]
 
 def test_version_and_help(run: Run) -> None:
     assert run("--version") == (0, f"s3fsx {__version__}\n", "")
-    for command in ((), ("mount",), ("umount",), ("status",), ("check",), ("config",), ("config", "show")):
+    for command in (
+        (),
+        ("mount",),
+        ("umount",),
+        ("status",),
+        ("check",),
+        ("config",),
+        ("config", "show"),
+        ("pve",),
+        ("pve", "setup"),
+    ):
         code, out, _ = run(*command, "--help")
         assert code == 0
         assert out.startswith(f"usage: s3fsx {' '.join(command)}".rstrip())
@@ -349,3 +359,9 @@ def test_nothing_heavy_is_imported_before_the_fork() -> None:
         check=True,
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("command", [("setup", "a1"), ("remove", "a1")])
+def test_a_storage_of_proxmox_is_roots(run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert run("pve", *command) == (2, "", "s3fsx: only root can do this\n")

@@ -21,6 +21,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "aliases", "mountopts", "configdoc", "s3options", "s3sign", "s3xml", "concurrency",
         "browse.__init__", "browse.names", "browse.keep", "browse.tables", "browse.walking", "browse.vma",
         "browse.tarwalk",
+        "pve.__init__", "pve.presets", "pve.storagecfg", "pve.lifecycle",
     ),
     "L1 resources": (
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
@@ -41,12 +42,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L4 composition": (
         "daemon", "launch", "report", "probe", "check", "ending", "mount", "recovercmd",
         "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
-        "browse.textfile",
+        "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",
+        "pve.bucketrules", "pve.unfinished", "pve.setting_up", "pve.gathering", "pve.removing", "pve.plugins",
+        "pve.importing", "pve.cooling",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.checking",
         "commands.recovering", "commands.configuration", "commands.buckets", "commands.browsing", "commands.fetching",
-        "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling", "cli", "__main__",
+        "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling", "commands.pve", "cli",
+        "__main__",
     ),
 }
 # fmt: on

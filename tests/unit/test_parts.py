@@ -33,17 +33,29 @@ def test_growth_steps() -> None:
     assert schedule.size(6501) == schedule.size(10_000) == 192 * 8 * MIB
 
 
-@given(sizes, sizes, st.booleans())
-def test_sizes_never_shrink_and_stay_within_the_limits(one: int, other: int, uniform: bool) -> None:
+@given(sizes, sizes, st.booleans(), st.one_of(st.just(MAX_PARTS), st.integers(1, MAX_PARTS)))
+def test_sizes_never_shrink_and_stay_within_the_limits(one: int, other: int, uniform: bool, count: int) -> None:
     first, largest = sorted((one, other))
-    schedule = PartSchedule(first, largest, uniform)
-    seen = [schedule.size(n) for n in range(1, MAX_PARTS + 1)]
+    schedule = PartSchedule(first, largest, uniform, count)
+    seen = [schedule.size(n) for n in range(1, count + 1)]
     assert seen == sorted(seen)
-    assert seen[0] == first
+    assert seen[0] == first or count < 10  # the first step has a tenth of the numbers
     assert seen[-1] <= largest
     assert schedule.capacity() == min(MAX_OBJECT, sum(seen))
     if uniform:
         assert set(seen) == {first}
+
+
+def test_a_store_of_a_thousand_parts() -> None:
+    """Scaleway: a tenth of the numbers, at the same places; one more is refused here and not by the store."""
+    few, many = PartSchedule(64 * MIB, 256 * MIB, count=1000), PartSchedule(64 * MIB, 256 * MIB)
+    assert [few.size(n) for n in range(1, 1001)] == [many.size(10 * n) for n in range(1, 1001)]
+    assert few.capacity() == many.capacity() // 10 == 211_200 * MIB  # 206 GiB
+    assert PartSchedule(64 * MIB, 64 * MIB, uniform=True, count=1000).capacity() == 64_000 * MIB
+    with pytest.raises(TooLarge, match="parts 1 to 1000"):
+        few.size(1001)
+    with pytest.raises(ConfigError):
+        PartSchedule(8 * MIB, 8 * MIB, count=MAX_PARTS + 1)
 
 
 def test_a_generous_budget_does_not_exceed_what_s3_takes() -> None:

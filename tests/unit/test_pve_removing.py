@@ -1,0 +1,66 @@
+"""What is refused before anything is changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s3fsx.errors import ConfigError, S3fsxError
+from s3fsx.pve import removing
+from s3fsx.pve.files import Text
+from s3fsx.pve.host import Host
+from s3fsx.pve.places import Places
+from s3fsx.pve.removing import Wish, remove
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Places:
+    (tmp_path / "pve" / "priv").mkdir(parents=True)
+    env = {f"S3FSX_{name}_DIR": str(tmp_path / name.lower()) for name in ("CONFIG", "PVE", "UNIT")}
+    places = Places.of("backup", env)
+    Text(places.toml, f'bucket = "backups"\nstate_dir = "{tmp_path}/state"\ncache_dir = "{tmp_path}/cache"\n').put()
+    Text(places.link, places.toml, link=True).put()
+    Path(places.storage_cfg).write_text("dir: backup\n\tpath /mnt/pve/backup\n")
+    return places
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """Nothing is installed: any call would be an error of its own."""
+    return Host({"PATH": str(tmp_path)}, "node1")
+
+
+def test_a_store_that_is_down_while_something_waits(
+    places: Places, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = {"endpoint": {"down": True}, "files": {"unpublished_bytes": 4711}}
+    monkeypatch.setattr(removing, "read_status", lambda path: document)
+    said: list[str] = []
+    with pytest.raises(
+        S3fsxError, match="4711 bytes are not in the bucket yet, and the store does not answer"
+    ) as raised:
+        remove(Wish(), places, host, said.append)
+    assert not isinstance(raised.value, ConfigError)  # exit code 1: it may be better later
+    assert said == []
+    assert Path(places.link).exists()
+
+
+def test_other_nodes_of_the_cluster(places: Places, host: Host) -> None:
+    for node in ("node1", "node2"):
+        Text(f"{places.nodes}/{node}", "").put()
+    with pytest.raises(ConfigError, match="node2 still mount it: there, first: s3fsx pve remove backup --leave"):
+        remove(Wish(), places, host, lambda _: None)
+
+
+def test_a_storage_that_is_not_ours(places: Places, host: Host) -> None:
+    Path(places.storage_cfg).write_text("nfs: backup\n\tpath /mnt/pve/backup\n")
+    with pytest.raises(ConfigError, match="backup is a storage of type nfs: pvesm remove backup"):
+        remove(Wish(), places, host, lambda _: None)
+    with pytest.raises(ConfigError, match="other: no such storage of s3fsx on this node"):
+        remove(Wish(), Places("other", True, places.config_dir, places.pve_dir), host, lambda _: None)
+
+
+def test_no_proxmox(places: Places, host: Host) -> None:
+    with pytest.raises(ConfigError, match="pvesm is not installed: this is no Proxmox VE host"):
+        remove(Wish(), places, host, lambda _: None)
