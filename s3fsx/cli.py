@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from . import __version__, launch, log
-from .commands import checking, configuration, mounting, recovering, state
+from .commands import checking, configuration, metrics, mounting, recovering, state
 from .commands.parsing import Commands
 from .daemon import EXIT_INPUT, EXIT_TROUBLE
 from .errors import ConfigError
@@ -38,7 +38,7 @@ Keys: access_key and secret_key in a file with mode 0600 or in S3FSX_ACCESS_KEY 
 credentials_file=FILE, or the AWS chain (AWS_* variables, ~/.aws, instance role). Never in -o.
 """
 EXIT_INTERRUPTED = 130
-COMMANDS = (mounting, state, checking, recovering, configuration)
+COMMANDS = (mounting, state, metrics, checking, recovering, configuration)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from . import s3answers
 from .errors import ConnectionFailed, Corrupted, NotFound, ServerFault, UploadGone
+from .metrics.traffic import Traffic
 from .objects import Payload
 from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
@@ -35,6 +36,7 @@ def sender(
     params: Params,
     payload: Payload,
     parse: Callable[[Params], T],
+    traffic: Traffic,
     *,
     md5_etag: bool = False,
 ) -> Callable[[Any], T]:
@@ -44,7 +46,12 @@ def sender(
 
     def work(client: Any) -> T:
         check_crcs(payload, what)
-        answer: Params = getattr(client, method)(**params, Body=Body(payload, interrupted) if payload.size else b"")
+        body = Body(payload, interrupted)
+        try:
+            answer: Params = getattr(client, method)(**params, Body=body if payload.size else b"")
+        finally:
+            traffic.add_sent(body.tell())
+        traffic.seen(answer)
         found = s3answers.written(answer)
         small = md5_etag and payload.size <= _SMALL and not s3answers.opaque(answer)
         if integrity == "etag" or small:
@@ -76,7 +83,7 @@ def complete(params: Params, upload: Params, client: Any) -> str:
         raise
 
 
-def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> bytes:
+def body(answer: Params, what: str, length: int, check: Callable[[], None], traffic: Traffic) -> bytes:
     """``length`` bytes, of an answer that ``check`` finds to be the one that was asked for."""
     stream = answer["Body"]
     try:
@@ -88,6 +95,8 @@ def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> b
     except BaseException:
         stream.close()  # ends the connection: what is left of this body may be the whole object
         raise
+    traffic.seen(answer)
+    traffic.add_received(length)
     return data
 
 
