@@ -25,12 +25,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "several", "slots", "threads", "safepath", "configfile", "credentials", "config", "log", "heap", "memory",
         "partbuffer", "patience", "endpoint", "metrics.traffic", "s3errors", "s3body", "s3params", "s3answers",
         "s3lanes", "s3http", "s3tls", "s3wire", "s3lean", "s3client", "s3hidden", "s3calls", "s3", "sumstore",
-        "verified", "cache", "blockfile", "blockcache", "journal", "status", "metrics.server", "metrics.textfile", "lastwords",
+        "verified", "cache", "blockfile", "blockcache", "journal", "status", "metrics.server",
+        "metrics.textfile", "lastwords",
     ),
     "L2 domain": (
         "protection", "compositeetags", "gone", "unpublished", "upload", "copies", "changes", "content", "writer",
-        "tree", "reader", "pages", "merge", "exact", "listing", "publisher", "waiting", "recover", "takeover", "dirmove",
-        "namespace", "files", "mirror",
+        "tree", "reader", "pages", "merge", "exact", "listing", "publisher", "waiting", "recover", "takeover",
+        "dirmove", "namespace", "files", "mirror",
     ),
     "L3 kernel": (
         "mountpoint", "state", "kernel", "callers", "forget", "replies", "xattrs", "operation", "handles", "fuse",
