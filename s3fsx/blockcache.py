@@ -135,6 +135,8 @@ class BlockCache:
     ) -> None:
         self.counters = Counters()
         self.why_off = ""
+        self.failed = False  # off because of the disk
+        self._spare = 0
         self._in_thread = in_thread
         self._directory = directory
         self._reserve = reserve
@@ -165,6 +167,8 @@ class BlockCache:
             "used": self.used,
             "versions": len(self._ledger),
             "off": self.why_off,
+            "failed": self.failed,
+            "spare": self._spare,
             **asdict(self.counters),
         }
 
@@ -203,7 +207,8 @@ class BlockCache:
         """Blocks. Bytes that may be taken from the disk; negative when the reserve is touched already."""
         disk = os.statvfs(self._directory)
         least = max(self._reserve, disk.f_blocks * disk.f_frsize // _LEAST_FREE)
-        return disk.f_bavail * disk.f_frsize - least
+        self._spare = disk.f_bavail * disk.f_frsize - least
+        return self._spare
 
     # -- what a reader calls
 
@@ -379,7 +384,7 @@ class BlockCache:
 
     def _off(self, error: OSError) -> None:
         if not self.why_off:
-            self.why_off = error.strerror or str(error)
+            self.why_off, self.failed = error.strerror or str(error), True
             log.warning(
                 "block cache %s: off until the next mount (%s), reads go to the store", self._directory, self.why_off
             )

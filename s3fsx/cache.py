@@ -74,7 +74,8 @@ def _opened(directory: str, size: int) -> Any:
 
 
 class MetadataCache:
-    """``size`` bytes at most (diskcache evicts the least recently stored). Errors of the disk cost a miss, no more."""
+    """``size`` bytes at most (diskcache evicts the least recently stored). Errors of the disk cost a miss, no more.
+    hits, misses, evictions: entries."""
 
     def __init__(self, directory: str, size: int) -> None:
         try:
@@ -92,8 +93,11 @@ class MetadataCache:
             raise ConfigError(f"cache_dir {directory} cannot be used ({e})") from None
         self._waiting: dict[str, bytes] = {}
         self._turn = trio.CapacityLimiter(1)
+        self.limit = size
         self.hits = 0
         self.misses = 0
+        self.evictions = 0
+        self.bytes = 0  # as of the latest write
 
     async def get_many(self, infos: Iterable[ObjectInfo]) -> dict[str, Mapping[str, str]]:
         """Metadata by object key, for those that are known. One thread hop for all."""
@@ -132,8 +136,11 @@ class MetadataCache:
         def write() -> None:
             try:
                 with self._disk.transact():
+                    expected = len(self._disk) + sum(key not in self._disk for key in batch)
                     for key, value in batch.items():
                         self._disk.set(key, value)
+                    self.evictions += max(0, expected - len(self._disk))
+                self.bytes = self._disk.volume()
             except (OSError, sqlite3.Error, diskcache.Timeout):
                 return
 

@@ -19,6 +19,7 @@ from .commands import (
     configuration,
     drilling,
     fetching,
+    metrics,
     mounting,
     pruning,
     pve,
@@ -57,6 +58,7 @@ EXIT_INTERRUPTED = 130
 COMMANDS = (
     mounting,
     state,
+    metrics,
     checking,
     recovering,
     browsing,

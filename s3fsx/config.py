@@ -21,7 +21,7 @@ from .errors import ConfigError
 from .layout import Layout
 from .s3options import S3Options, is_aws
 from .settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
-from .values import show_size
+from .values import is_local, show_size
 
 log = logging.getLogger(__name__)
 
@@ -271,6 +271,8 @@ def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool =
         refuse(
             "read_ahead", f"{show_size(s.read_ahead)} is more than half of memory_budget {show_size(s.memory_budget)}"
         )
+    if s.metrics_listen and not s.metrics_public and not is_local(s.metrics_listen):
+        refuse("metrics_listen", f"{s.metrics_listen} is for other machines, too: set metrics_public, or use 127.0.0.1")
     try:
         Layout(s.prefix, s.layout)
     except ConfigError as error:

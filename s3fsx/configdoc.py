@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .aliases import ALIASES
-from .settings import SCHEMA, SECTIONS
+from .schema import SECTIONS
+from .settings import SCHEMA
 
 BEGIN = "<!-- begin: made by s3fsx/configdoc.py, do not edit -->"
 END = "<!-- end -->"

@@ -59,7 +59,8 @@ class Endpoint:
 
     requests: attempts made. retries: those that were not the first of their call.
     errors: failed attempts by class name of the error (a NotFound counts too).
-    last_error: text of the latest failure. last_success: Unix seconds of the latest answer, None before the first.
+    last_error: text of the latest failure, at last_error_at. last_success: Unix seconds of the latest answer, None
+    before the first. outages: how often the breaker opened.
     patience: seconds of an outage after which patient calls end.
     """
 
@@ -75,7 +76,9 @@ class Endpoint:
         self.requests = 0
         self.retries = 0
         self.errors: Counter[str] = Counter()
+        self.outages = 0
         self.last_error = ""
+        self.last_error_at: float | None = None  # Unix seconds
         self.last_success: float | None = None
         self.down_since: float | None = None  # Unix seconds, None while up
         self._name = name
@@ -100,9 +103,9 @@ class Endpoint:
 
     def reset_counters(self) -> None:
         """Forget what was counted so far: a probe wants its requests to fail."""
-        self.requests = self.retries = 0
+        self.requests = self.retries = self.outages = 0
         self.errors.clear()
-        self.last_error = ""
+        self.last_error, self.last_error_at = "", None
 
     async def call(
         self,
@@ -223,7 +226,7 @@ class Endpoint:
 
     def _note(self, error: Exception) -> None:
         self.errors[type(error).__name__] += 1
-        self.last_error = str(error)
+        self.last_error, self.last_error_at = str(error), self._now()
 
     def _answered(self) -> None:
         self._answers += 1
@@ -257,6 +260,7 @@ class Endpoint:
     def _open(self) -> None:
         if self.down:
             return
+        self.outages += 1
         self.down_since = self._now()
         self._opened_at = trio.current_time()
         self._opened.set()

@@ -74,8 +74,8 @@ class FileSystem(pyfuse3.Operations):
         self.requests = Requests(now)
 
     @property
-    def open_files(self) -> int:
-        return len(self._handles)
+    def handles(self) -> Handles:
+        return self._handles
 
     def _admit(self) -> None:
         """Before anything that may ask the store, except what a program needs to finish writing."""
@@ -352,10 +352,10 @@ class FileSystem(pyfuse3.Operations):
             raise pyfuse3.FUSEError(errno.ENOSYS)
         if not xattrs.are_had(name):
             raise pyfuse3.FUSEError(errno.EOPNOTSUPP)
-        return await self._own_xattr(inode, name)
+        return await self._getxattr(inode, name)
 
     @operation
-    async def _own_xattr(self, inode: int, name: bytes) -> bytes:
+    async def _getxattr(self, inode: int, name: bytes) -> bytes:
         self._admit()
         value = await xattrs.get(self._files, self._node(inode), name)
         if value is None:

@@ -15,6 +15,7 @@ import pyfuse3
 
 from .errors import FileSystemError
 from .files import Handle
+from .reader import Reader
 
 
 class Handles:
@@ -26,6 +27,14 @@ class Handles:
 
     def __len__(self) -> int:
         return len(self._open)
+
+    def readers(self) -> list[tuple[str, Reader]]:
+        """With the path of the file."""
+        return [(handle.file.path, handle.reader) for handle in self._open.values() if handle.reader is not None]
+
+    def written(self) -> int:
+        """How many files are open for writing."""
+        return len({handle.file.ino for handle in self._open.values() if handle.writable})
 
     def number(self) -> int:
         return next(self._numbers)

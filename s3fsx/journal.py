@@ -93,6 +93,7 @@ class Journal:
         self._turn = trio.CapacityLimiter(1)
         self._moved = trio.Event()
         self.changes = 0
+        self.unfinished: set[str] = set()  # write ids of uploads, as put, removed or read here
         self.new, self.node = _prepare(db)
 
     @classmethod
@@ -195,6 +196,7 @@ class Journal:
             "" if record.resent is None else json.dumps(_values(record.resent)),
         )
         await self._run(lambda: self._db.execute(_insert("uploads", _UPLOADS), row))
+        self.unfinished.add(record.write_id)
         self._uploads_changed()
 
     async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
@@ -205,11 +207,14 @@ class Journal:
 
     async def remove(self, write_id: str) -> None:
         await self._run(lambda: self._db.execute("DELETE FROM uploads WHERE write_id = ?", (write_id,)))
+        self.unfinished.discard(write_id)
         self._uploads_changed()
 
     async def records(self) -> list[UploadRecord]:
         """All of them, oldest first."""
-        return await self._run(lambda: _uploads(self._db))
+        found = await self._run(lambda: _uploads(self._db))
+        self.unfinished |= {record.write_id for record in found}
+        return found
 
     # -- changes of names
 

@@ -8,14 +8,12 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import asdict
-from functools import partial
 from typing import Any
 
 import pyfuse3
 import trio
 
-from . import __version__, fuseloop, kernel, lastwords
+from . import fuseloop, kernel, lastwords
 from .attributes import Attributes, Defaults
 from .blockcache import BlockCache
 from .cache import MetadataCache
@@ -34,6 +32,8 @@ from .journal import Journal
 from .layout import Layout
 from .listing import ListingPolicy, Listings
 from .memory import Budget
+from .metrics import catalogue, exposition, server
+from .metrics.textfile import TextFile
 from .mirror import Mirror
 from .mountpoint import source_name
 from .namespace import NamePolicy, Namespace
@@ -46,7 +46,8 @@ from .recover import Recovery
 from .s3 import S3Store
 from .settings import Settings
 from .slots import Slots
-from .state import full_disk_is_trouble, identity, open_journal, source, state_directory, url
+from .snapshot import Parts, Snapshot
+from .state import full_disk_is_trouble, identity, open_journal, source, state_directory
 from .status import serve_status, socket_path
 from .tree import Tree
 from .upload import Transfers
@@ -93,7 +94,6 @@ class Mount:
         self.budget = budget
         self.cache = cache
         self.blocks = blocks
-        self.started = time.time()
         defaults = Defaults(
             settings.file_mode & ~settings.umask, settings.dir_mode & ~settings.umask, settings.uid, settings.gid
         )
@@ -140,51 +140,25 @@ class Mount:
             KernelPolicy(settings.attr_ttl, settings.capacity, settings.xattrs, _TASKS - _RESERVE),
             time.monotonic,
         )
+        self.snapshot = Snapshot(
+            Parts(
+                settings,
+                store,
+                self.verified,
+                journal,
+                cache,
+                blocks,
+                budget,
+                self.listings,
+                transfers,
+                self.fuse,
+                mountpoint,
+            )
+        )
 
-    def snapshot(self, mountpoint: str) -> dict[str, object]:
-        """What ``s3fsx status`` shows."""
-        endpoint = self.store.endpoint
-        capabilities = self.store.capabilities
-        writers = [file.writer for file in self.tree.files() if file.writer is not None]
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "mountpoint": mountpoint,
-            "source": source(self.settings),
-            "uptime_s": round(time.time() - self.started),
-            "endpoint": {
-                "url": url(self.settings),
-                "down": endpoint.down,
-                "down_since": endpoint.down_since,
-                "last_success": endpoint.last_success,
-                "last_error": endpoint.last_error,
-                "requests": dict(self.store.requests),
-                "retries": endpoint.retries,
-                "errors": dict(endpoint.errors),
-            },
-            "verified_by": capabilities.integrity,
-            "conditional_writes": capabilities.conditional_put,
-            "object_lock": capabilities.object_lock,
-            "notes": list(capabilities.notes),
-            "reads": asdict(self.verified.counters),
-            "memory": {
-                "budget": self.budget.total,
-                "in_use": self.budget.held,
-                "reserved": self.budget.reserved,
-                "peak": self.budget.peak,
-            },
-            "files": {
-                "open": self.fuse.open_files,
-                "writing": sum(1 for w in writers if w.settled_at is None),
-                "waiting_for_rename": sum(1 for w in writers if w.settled_at is not None),
-                "unpublished_bytes": sum(w.size for w in writers if w.dirty),
-            },
-            "nodes": len(self.tree),
-            "metadata_cache": {"hits": self.cache.hits, "misses": self.cache.misses},
-            "block_cache": self.blocks.snapshot(),
-            "hidden_keys": sum(self.listings.hidden.values()),
-            "errors": self.fuse.requests.errors,
-        }
+    def metrics(self) -> str:
+        """In Prometheus' text format."""
+        return exposition.render(catalogue.families(self.snapshot()))
 
 
 def _root_attrs(defaults: Defaults) -> Attributes:
@@ -325,8 +299,7 @@ async def _serve(
     requests = trio.CancelScope()
     try:
         background.start_soon(_loop, requests, ended)
-        status = partial(mount.snapshot, mountpoint)
-        await background.start(serve_status, socket, status)
+        await background.start(serve_status, socket, mount.snapshot)
         background.start_soon(_kept, mount.store.endpoint.watch, mount.store.ping)
         background.start_soon(_kept, mount.files.janitor)
         background.start_soon(_kept, mount.callers.watch)
@@ -336,6 +309,11 @@ async def _serve(
             background.start_soon(_kept, mount.mirror.run)
         background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held)
         background.start_soon(_kept, keep_forgetting, mount.tree)
+        if settings.metrics_listen:
+            background.start_soon(_kept, server.serve, settings.metrics_listen, mount.metrics)
+        if settings.metrics_textfile:
+            textfile = TextFile(settings.metrics_textfile, mountpoint, mount.metrics)
+            background.start_soon(_kept, textfile.run)
         await kernel.tune(mountpoint)
         calm_collector()
         ready()

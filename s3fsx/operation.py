@@ -8,12 +8,15 @@ from __future__ import annotations
 import errno
 import functools
 import logging
+import time
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
 
 import pyfuse3
 
 from .errors import EndpointDown, FileSystemError, S3fsxError
+from .metrics.histogram import FUSE_BOUNDS, Histogram
 
 log = logging.getLogger("s3fsx.fuse")
 
@@ -21,14 +24,18 @@ F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
 
 _QUIET = frozenset({errno.ENOENT, errno.ENODATA, errno.EEXIST, errno.ENOTEMPTY, errno.EBUSY})
 _SAME_AGAIN = 10.0  # seconds
+_RECENT = 5
 
 
 class Requests:
-    """under_way: requests being handled. errors: failures told to programs that are the store's or ours."""
+    """under_way: requests being handled. errors: failures told to programs that are the store's or ours. recent: the
+    latest of them, with Unix seconds. seconds: how long requests took, by operation."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.under_way = 0
         self.errors = 0
+        self.recent: deque[tuple[float, str]] = deque(maxlen=_RECENT)
+        self.seconds: defaultdict[str, Histogram] = defaultdict(functools.partial(Histogram, FUSE_BOUNDS))
         self._now = now
         self._told: dict[str, tuple[float, int]] = {}  # kind -> when, and how many since
 
@@ -36,6 +43,7 @@ class Requests:
         """A line per kind of error and operation, at most one in ten seconds: an outage must not fill the disk."""
         self.errors += 1
         text = f"{what}: {error}"
+        self.recent.append((time.time(), text))
         if isinstance(error, EndpointDown):  # that it is down was said once, by the endpoint
             log.debug("%s", text)
             return
@@ -60,10 +68,13 @@ def operation(handler: F) -> F:
     """For the methods of an object with ``requests``: domain errors as errno; anything unexpected as EIO and a line
     in the log."""
 
+    name = handler.__name__.strip("_")
+
     @functools.wraps(handler)
     async def wrapped(self: Any, *args: Any) -> Any:
         requests: Requests = self.requests
         requests.under_way += 1
+        began = time.perf_counter()
         try:
             return await handler(self, *args)
         except pyfuse3.FUSEError:
@@ -82,5 +93,6 @@ def operation(handler: F) -> F:
             raise pyfuse3.FUSEError(errno.EIO) from None
         finally:
             requests.under_way -= 1
+            requests.seconds[name].observe(time.perf_counter() - began)
 
     return cast(F, wrapped)

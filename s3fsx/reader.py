@@ -58,6 +58,7 @@ class Reader:
         cached: CachedFile | None = None,
     ) -> None:
         self.version = version
+        self.position = 0  # where the latest read ended
         self._cached = cached
         self._store = store
         self._spawn = spawn
@@ -79,6 +80,7 @@ class Reader:
         end = min(offset + length, self.version.size)
         if offset >= end:
             return b""
+        self.position = end
         if self._cached is not None:
             self._cached.passes(offset, end)
             if not self._window.holds(offset, end) and (known := await self._cached.read(offset, end)) is not None:

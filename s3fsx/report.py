@@ -1,14 +1,12 @@
-"""What ``s3fsx config show`` and ``s3fsx status`` print. Pure."""
+"""What ``s3fsx config show`` prints, and times for people. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 
 from .config import Effective
-from .settings import SCHEMA, SECTIONS, show
-
-_TIMES = ("last_success", "down_since")  # Unix seconds
+from .schema import SECTIONS
+from .settings import SCHEMA, show
 
 
 def elapsed(seconds: float) -> str:
@@ -31,32 +29,3 @@ def config_lines(effective: Mapping[str, Effective]) -> Iterator[str]:
         for name, item in effective.items():
             if SCHEMA[name].section == section:
                 yield f"{name:18} = {shown[name]:{width}}  # {item.origin}"
-
-
-def status_lines(document: Mapping[str, object], indent: int = 0) -> Iterator[str]:
-    """A JSON document as indented ``name  value`` lines, with times for people; what is empty is left out."""
-    for name, value in document.items():
-        if isinstance(value, Mapping | list) and not value:
-            continue
-        if name in _TIMES and isinstance(value, int | float):
-            value = datetime.fromtimestamp(value).astimezone().isoformat(" ", "seconds")
-        elif name.endswith("_s") and isinstance(value, int | float):
-            name, value = name.removesuffix("_s"), elapsed(value)
-        label = f"{' ' * indent}{name}"
-        if isinstance(value, Mapping):
-            yield label
-            yield from status_lines(value, indent + 2)
-        elif isinstance(value, list):
-            yield f"{label:28} {', '.join(map(_scalar, value))}"
-        else:
-            yield f"{label:28} {_scalar(value)}"
-
-
-def _scalar(value: object) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.3f}".rstrip("0").rstrip(".")
-    return str(value)

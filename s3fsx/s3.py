@@ -8,7 +8,6 @@ back by HEAD, tells it from somebody else's.
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -28,11 +27,13 @@ from .errors import (
     NotFound,
     NotSupported,
     Rejected,
+    S3fsxError,
     ServerFault,
     StoreError,
     Transient,
     UploadGone,
 )
+from .metrics.traffic import Traffic
 from .objects import LIST_LIMIT, WRITE_ID, Capabilities, ListPage, ObjectInfo, Payload, UploadedPart, UploadInfo
 from .s3batch import BatchDelete
 from .s3body import Body, CorruptedInMemory, TwoFacedBody, crc32_header
@@ -62,7 +63,9 @@ class S3Store:
         self.options = options
         self.capabilities = capabilities or Capabilities()
         self._endpoint = endpoint
-        self._requests = Requests(endpoint, ClientMaker(options), failure)
+        self.traffic = Traffic()
+        self.requests = self.traffic.requests
+        self._requests = Requests(endpoint, ClientMaker(options), self._failure, self.traffic)
         self._lanes = Lanes(options)
         self._make = ParamMaker(options)
         self._batch = BatchDelete(self._requests, self._lanes.change, self._make, self.delete)
@@ -85,15 +88,14 @@ class S3Store:
     def patience(self, what: str) -> AbstractContextManager[None]:
         return self._endpoint.patience.scope(what)
 
-    @property
-    def requests(self) -> Counter[str]:
-        """Attempts by S3 operation name."""
-        return self._requests.count
-
     def reset_counters(self) -> None:
         """Count from here: what the probe provoked says nothing about the mount."""
-        self._requests.count.clear()
+        self.traffic.reset()
         self._endpoint.reset_counters()
+
+    def _failure(self, what: str, error: Exception) -> S3fsxError:
+        self.traffic.seen(getattr(error, "response", {}))  # a clock that is wrong is told with a refusal
+        return failure(what, error)
 
     async def aclose(self) -> None:
         self._requests.close()
@@ -102,7 +104,9 @@ class S3Store:
     async def ping(self) -> None:
         """One cheap request for ``Endpoint.watch``: no retry, no breaker. Any StoreError but Transient means alive."""
         params = self._make.page("", "/", None, 1)
-        await self._requests.once(self._lanes.ping, "ListObjectsV2", "LIST", call("list_objects_v2", params, nothing))
+        await self._requests.once(
+            self._lanes.ping, "ListObjectsV2", "LIST", call("list_objects_v2", params, self.traffic.seen)
+        )
 
     # Reading.
 
@@ -115,7 +119,8 @@ class S3Store:
         limit: int = LIST_LIMIT,
         early: Callable[[str], object] | None = None,
     ) -> ListPage:
-        work = s3calls.page(self._make.page(prefix, delimiter, token, limit), prefix, early)
+        params = self._make.page(prefix, delimiter, token, limit)
+        work = s3calls.page(params, prefix, self.traffic, early)
         return await self._requests.run(self._lanes.ask, "ListObjectsV2", f"LIST {prefix}", work)
 
     async def head(self, key: str) -> ObjectInfo:
@@ -132,7 +137,8 @@ class S3Store:
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            return s3calls.body(answer, what, length, lambda: s3answers.check_range(answer, what, start, length, etag))
+            check = partial(s3answers.check_range, answer, what, start, length, etag)
+            return s3calls.body(answer, what, length, check, self.traffic)
 
         work = call("get_object", self._make.range(key, start, length, etag), read)
         async with missing_object(self, key):
@@ -142,9 +148,8 @@ class S3Store:
         what = f"GET {key}"
 
         def read(answer: Params) -> bytes:
-            return s3calls.body(
-                answer, what, answer["ContentLength"], lambda: s3answers.check_size(answer, what, limit)
-            )
+            check = partial(s3answers.check_size, answer, what, limit)
+            return s3calls.body(answer, what, answer["ContentLength"], check, self.traffic)
 
         work = call("get_object", self._make.target(key), read)
         async with missing_object(self, key):
@@ -197,6 +202,7 @@ class S3Store:
                 params,
                 payload,
                 lambda answer: answer,
+                self.traffic,
                 md5_etag=self.capabilities.md5_etags is True,
             )
             answer = await self._send(self._lanes.put, "PutObject", f"PUT {key}", work, sends, key)
@@ -266,6 +272,7 @@ class S3Store:
             params,
             payload,
             s3answers.written,
+            self.traffic,
         )
         etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import trio
 
 from . import s3answers
 from .errors import ConnectionFailed, Corrupted, NotFound, ServerFault, UploadGone
+from .metrics.traffic import Traffic
 from .objects import ListPage, Payload
 from .s3body import Body, check_crcs, crc32_header, md5
 from .s3client import ANSWERED, failure
@@ -32,7 +32,9 @@ def call(method: str, params: Params, parse: Callable[[Params], T]) -> Callable[
     return lambda client: parse(getattr(client, method)(**params))
 
 
-def page(params: Params, prefix: str, early: Callable[[str], object] | None) -> Callable[[Any], ListPage]:
+def page(
+    params: Params, prefix: str, traffic: Traffic, early: Callable[[str], object] | None
+) -> Callable[[Any], ListPage]:
     """early: called in the loop, where this is made."""
     told: Params = {}
     if early is not None:
@@ -43,7 +45,7 @@ def page(params: Params, prefix: str, early: Callable[[str], object] | None) -> 
                 in_loop(early, token)
 
         told = {"early": tell}
-    return call("list_objects_v2", params | told, partial(s3answers.page, prefix=prefix))
+    return call("list_objects_v2", params | told, lambda answer: s3answers.page(traffic.seen(answer), prefix))
 
 
 def sender(
@@ -53,6 +55,7 @@ def sender(
     params: Params,
     payload: Payload,
     parse: Callable[[Params], T],
+    traffic: Traffic,
     *,
     md5_etag: bool = False,
 ) -> Callable[[Any], T]:
@@ -62,7 +65,12 @@ def sender(
 
     def work(client: Any) -> T:
         check_crcs(payload, what)
-        answer: Params = getattr(client, method)(**params, Body=Body(payload, check_cancelled) if payload.size else b"")
+        body = Body(payload, check_cancelled)
+        try:
+            answer: Params = getattr(client, method)(**params, Body=body if payload.size else b"")
+        finally:
+            traffic.add_sent(body.tell())
+        traffic.seen(answer)
         found = s3answers.written(answer)
         small = md5_etag and payload.size <= _SMALL and not s3answers.opaque(answer)
         if integrity == "etag" or small:
@@ -94,7 +102,7 @@ def complete(params: Params, upload: Params, client: Any) -> str:
         raise
 
 
-def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> bytes:
+def body(answer: Params, what: str, length: int, check: Callable[[], None], traffic: Traffic) -> bytes:
     """``length`` bytes, of an answer that ``check`` finds to be the one that was asked for."""
     stream = answer["Body"]
     try:
@@ -106,6 +114,8 @@ def body(answer: Params, what: str, length: int, check: Callable[[], None]) -> b
     except BaseException:
         stream.close()  # ends the connection: what is left of this body may be the whole object
         raise
+    traffic.seen(answer)
+    traffic.add_received(length)
     return data
 
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections import Counter, defaultdict
+import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ import trio
 
 from .endpoint import Endpoint
 from .errors import DeadlineExceeded, S3fsxError
+from .metrics.traffic import ABANDONED, OK, Traffic
 from .s3errors import one_line
 from .s3options import S3Options
 from .threads import in_thread as run_in_thread
@@ -91,12 +93,14 @@ class _Run:
         self._token = trio.lowlevel.current_trio_token()
         self._lock = threading.Lock()
         self._begun = self._over = self._left = False
+        self._began: float | None = None
         self._actions: list[Callable[[], object]] = []
 
     def begin(self) -> bool:
         """In the thread. False: left behind before it began, so that it must do nothing."""
         with self._lock:
             self._begun = not self._left
+        self._began = time.perf_counter()
         return self._begun
 
     def end(self) -> None:
@@ -107,6 +111,10 @@ class _Run:
         if left:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._ended)
+
+    def seconds(self) -> float | None:
+        """Since it began, if it did."""
+        return None if self._began is None else time.perf_counter() - self._began
 
     def leave(self) -> bool:
         """Whether it goes on without us."""
@@ -148,7 +156,7 @@ class Requests:
     """Runs work on a client in a lane's thread, through the endpoint's retries.
 
     make_client(name) runs in a worker thread (it reads files and may ask an instance's metadata service), once per
-    name. translate turns whatever a client raises into our errors. count: attempts by S3 operation name.
+    name. translate turns whatever a client raises into our errors. traffic: where attempts are counted.
     """
 
     def __init__(
@@ -156,8 +164,9 @@ class Requests:
         endpoint: Endpoint,
         make_client: Callable[[str], Any],
         translate: Callable[[str, Exception], S3fsxError],
+        traffic: Traffic | None = None,
     ) -> None:
-        self.count: Counter[str] = Counter()
+        self.traffic = traffic or Traffic()
         self._endpoint = endpoint
         self._make_client = make_client
         self._translate = translate
@@ -268,13 +277,17 @@ class Requests:
             finally:
                 run.end()
 
-        self.count[operation] += 1
+        outcome = ABANDONED
+        self.traffic.begin(operation)
         try:
             result: T | S3fsxError = await run_in_thread(in_thread, limiter=limiter, abandon=lane.abandon)
+            outcome = type(result).__name__ if isinstance(result, S3fsxError) else OK
         except trio.Cancelled:
             if run.leave():
                 self._leave(run, place, changes)
             raise
+        finally:
+            self.traffic.end(operation, outcome, run.seconds())
         if not isinstance(result, S3fsxError):
             return result
         try:

@@ -263,7 +263,8 @@ class Wire:
             check_content(answer, data=model.has_streaming_output, redirects=self.redirects)
             if parse and answer.status_code == 200:
                 with contextlib.suppress(ValueError):
-                    return parse(answer.content)
+                    meta = {"HTTPStatusCode": 200, "HTTPHeaders": answer.headers}
+                    return parse(answer.content) | {"ResponseMetadata": meta}
             said = botocore.endpoint.convert_to_response_dict(answer, model)
             parsed: dict[str, Any] = self._parse(said, model.output_shape)
         except BaseException:

@@ -1,7 +1,7 @@
-"""The schema: every setting, once. Pure.
+"""Every setting, once. Pure.
 
-The dataclass ``Settings`` is the table. Each field carries its kind (type, unit, range, parser), its help text and the
-section of docs/CONFIGURATION.md it is described in; ``SCHEMA`` lists them. ``aliases`` reads what people typed.
+The dataclass ``Settings`` is the table, of fields as ``schema`` makes them; ``SCHEMA`` lists them. ``aliases`` reads
+what people typed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from . import values
 from .layout import CONTENT_DIRS
+from .metrics.prices import PRICES
 from .objects import MAX_PART, MAX_PARTS, MIN_PART
-from .values import EIB, GIB, MIB, PIB, Kind
+from .schema import Setting, row, setting
+from .values import EIB, GIB, MIB, PIB
 
 AWS_STORAGE_CLASSES = (
     "STANDARD",
@@ -31,34 +32,6 @@ AWS_STORAGE_CLASSES = (
     "OUTPOSTS",
     "SNOW",
 )
-SECTIONS = {
-    "store": "Bucket and endpoint",
-    "credentials": "Credentials",
-    "objects": "How objects are stored",
-    "transfer": "Transfers",
-    "deadlines": "Deadlines",
-    "limits": "Memory and disk",
-    "files": "Names, times and permissions",
-    "daemon": "The daemon",
-}
-
-
-def setting(
-    default: Any,
-    kind: Kind,
-    section: str,
-    help: str,
-    *,
-    secret: bool = False,
-    in_repr: bool = True,
-    default_text: str | None = None,
-) -> Any:
-    """A field of Settings. A callable default is called for each object; ``default_text`` then says it in words."""
-    metadata = {"kind": kind, "section": section, "help": help, "secret": secret, "default_text": default_text}
-    in_repr = in_repr and not secret
-    if callable(default):
-        return dataclasses.field(default_factory=default, metadata=metadata, repr=in_repr)
-    return dataclasses.field(default=default, metadata=metadata, repr=in_repr)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,29 +336,32 @@ class Settings:
         "stderr in the foreground.",
     )
 
+    metrics_listen: str = setting(
+        "",
+        values.listen(),
+        "metrics",
+        "Where Prometheus may ask for /metrics. Empty: nowhere. There is no password and no TLS.",
+    )
+    metrics_public: bool = setting(
+        False, values.flag(), "metrics", "Allow metrics_listen an address that other machines can reach."
+    )
+    metrics_textfile: str = setting(
+        "",
+        values.path(),
+        "metrics",
+        "Directory of node_exporter's textfile collector, for a file that is written every 15 s. Empty: none.",
+    )
+    prices: Mapping[str, float] = setting(
+        dict,
+        values.table(PRICES, values.price()),
+        "metrics",
+        "What the store bills, for the metrics of costs: put, get, delete per 1000 requests, sent_gb, received_gb per "
+        "10^9 bytes. What is left out costs as at Amazon.",
+        default_text="Amazon's",
+    )
 
-@dataclass(frozen=True)
-class Setting:
-    """One row of the schema."""
 
-    name: str
-    kind: Kind
-    default: str
-    section: str
-    help: str
-    secret: bool
-
-
-def _row(field: dataclasses.Field[Any]) -> Setting:
-    meta = field.metadata
-    kind: Kind = meta["kind"]
-    default = meta["default_text"]
-    if default is None:
-        default = kind.show(field.default)
-    return Setting(field.name, kind, default, meta["section"], meta["help"], meta["secret"])
-
-
-SCHEMA: Mapping[str, Setting] = {field.name: _row(field) for field in dataclasses.fields(Settings)}
+SCHEMA: Mapping[str, Setting] = {field.name: row(field) for field in dataclasses.fields(Settings)}
 
 
 def show(name: str, value: object) -> str:

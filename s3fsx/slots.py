@@ -22,6 +22,15 @@ class Slots:
         """Places there are now."""
         return self._concurrency.limit
 
+    @property
+    def in_use(self) -> int:
+        return self._limiter.borrowed_tokens
+
+    @property
+    def waiting(self) -> int:
+        """Parts that wait for a place."""
+        return self._limiter.statistics().tasks_waiting
+
     @asynccontextmanager
     async def transfer(self, size: int) -> AsyncIterator[None]:
         """A place for the transfer of ``size`` bytes. What fails or is given up tells nothing of the store's speed."""

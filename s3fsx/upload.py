@@ -25,6 +25,7 @@ from .parts import compare_parts, composite_etag, copy_ranges, up_to
 from .protection import Protection
 from .records import UploadRecord
 from .slots import Slots
+from .unpublished import Unpublished
 from .version import Version
 
 log = logging.getLogger("s3fsx.upload")
@@ -53,7 +54,8 @@ class UploadJournal(Protocol):
 class Transfers:
     """What every upload of a mount shares. spawn starts a background task that outlives the caller. protection is asked
     before an object is replaced. strays: what the journal holds about objects under keys they are not to keep, by
-    key. creating: keys an upload is asked for now. etags: of completed uploads. slots: for parts being sent."""
+    key. creating: keys an upload is asked for now. etags: of completed uploads. slots: for parts being sent.
+    unpublished: who has something to publish."""
 
     store: Store
     journal: UploadJournal
@@ -63,6 +65,7 @@ class Transfers:
     creating: list[str] = field(default_factory=list)
     etags: CompositeEtags = field(default_factory=CompositeEtags)
     slots: Slots = field(default_factory=Slots)
+    unpublished: Unpublished = field(default_factory=Unpublished)
 
     async def claim(self, key: str, path: str, write_id: str = "") -> None:
         """Something else is about to be published under ``key``: an object that an unfinished publication left there

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -212,6 +213,50 @@ def url(allowed: str, *, userinfo: bool = False, hint: str = "") -> Kind:
         return value.rstrip("/")
 
     return Kind("URL", allowed, parse)
+
+
+def listen() -> Kind:
+    """Where to listen: HOST:PORT (an address, or localhost), the port alone for 127.0.0.1, the path of a Unix socket,
+    or "" for nowhere. IPv6 as [::1]:9469."""
+    allowed = 'HOST:PORT such as 127.0.0.1:9469, a PORT, the absolute path of a socket, or ""'
+
+    def parse(raw: object) -> str:
+        value = _text(raw).strip()
+        if not value or re.fullmatch(r"/[^\x00-\x1f\x7f]{1,100}", value):
+            return value
+        host, colon, port = value.rpartition(":")
+        host = host if colon else "127.0.0.1"
+        bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+        if not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+            raise ValueError(f"use {allowed}")
+        try:
+            address = ip_address("127.0.0.1" if bare == "localhost" else bare)
+        except ValueError:
+            raise ValueError(f"a name, where an address is needed; use {allowed}") from None
+        return f"[{address}]:{int(port)}" if address.version == 6 else f"{address}:{int(port)}"
+
+    return Kind("address", allowed, parse)
+
+
+def is_local(listen: str) -> bool:
+    """Whether only this machine gets there, of a value of ``listen``."""
+    return listen.startswith("/") or ip_address(listen.rpartition(":")[0].strip("[]")).is_loopback
+
+
+def price() -> Kind:
+    """In whatever currency the bill is."""
+    allowed = "0 to 1000000"
+
+    def parse(raw: object) -> float:
+        try:
+            value = float(_text(raw))
+        except ValueError:
+            value = -1.0
+        if not 0 <= value <= 1_000_000:
+            raise ValueError(f"not a price; use {allowed}")
+        return value
+
+    return Kind("price", allowed, parse)
 
 
 def names(known: tuple[str, ...]) -> Kind:

@@ -76,11 +76,14 @@ class Writer:
         self._own = False  # base was written by this writer
         self._budget = budget
         budget.on_pressure(self._pressed)
+        if self.dirty:
+            transfers.unpublished.begin(self, self._content, destination)
 
     def restore(self, upload: Upload) -> None:
         """A settled file of an earlier mount, back from the journal."""
         self._content.restore(upload)
         self.dirty = True
+        self._transfers.unpublished.begin(self, self._content, self._destination, upload.record.created)
         self.settled_at = trio.current_time()
 
     @property
@@ -132,7 +135,7 @@ class Writer:
         async with self._turn():
             if size == 0:
                 self._content.restart()
-                self.error = None
+                self.error, self.dirty = None, False
             else:
                 self._raise_if_failed()
                 if size == self.size:
@@ -146,6 +149,8 @@ class Writer:
             self._changed()
 
     def _changed(self) -> None:
+        if not self.dirty:
+            self._transfers.unpublished.begin(self, self._content, self._destination)
         self.dirty = True
         self.settled_at = None
 

@@ -7,8 +7,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..config import is_aws
 from ..errors import ConfigError
+from ..s3options import is_aws
 from ..settings import Settings
 from .storagecfg import Section, content, nodes, prune, switched_on
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .. import aliases
-from ..config import is_aws
 from ..credentials import Credentials
 from ..errors import ConfigError
+from ..s3options import is_aws
 from ..settings import SCHEMA, Settings
 from . import storagecfg
 from .storagecfg import Section, switched_on

@@ -110,7 +110,7 @@ def test_it_runs_twice_and_stops(demo: Demo) -> None:
     for key in re.findall(r'_key = "(\w+)"', settings.read_text()):
         assert key not in out
     shown = demo.run("status")
-    assert (shown.returncode, "verified_by" in shown.stdout) == (0, True), shown
+    assert (shown.returncode, "verified by" in shown.stdout) == (0, True), shown
 
     old_server = demo.server_pid()
     second = demo.run()

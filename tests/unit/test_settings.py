@@ -7,7 +7,8 @@ import pytest
 from s3fsx import aliases, settings
 from s3fsx.errors import ConfigError
 from s3fsx.objects import MAX_PART, MIN_PART
-from s3fsx.settings import SCHEMA, SECTIONS, Settings
+from s3fsx.schema import SECTIONS
+from s3fsx.settings import SCHEMA, Settings
 from s3fsx.values import MIB
 
 

@@ -1,0 +1,39 @@
+"""What is wrong with a mount, by the document of its status. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .report import elapsed
+
+# S3 refuses requests whose time is more than 15 minutes off.
+_SKEW = 300.0
+
+
+def troubles(document: Mapping[str, Any]) -> Iterator[str]:
+    """What has to be looked at now; most urgent first. Nothing for a mount that is well."""
+    if "error" in document:
+        yield str(document["error"])
+        return
+    endpoint = document.get("endpoint", {})
+    if endpoint.get("down"):
+        since = endpoint.get("down_for_s")
+        lasted = "" if since is None else f" for {elapsed(since)}"
+        yield f"OUTAGE: the store does not answer{lasted}; {endpoint.get('last_error', '')}"
+    skew = endpoint.get("clock_skew_s")
+    if skew is not None and abs(skew) >= _SKEW:
+        yield f"the clocks of this machine and of the store differ by {elapsed(abs(skew))}: at 15 minutes it refuses"
+
+
+def cautions(document: Mapping[str, Any]) -> Iterator[str]:
+    """What an administrator should know, and what has passed."""
+    blocks, reads = document.get("block_cache", {}), document.get("reads", {})
+    if blocks.get("failed"):
+        yield f"the block cache is off until the next mount: {blocks.get('off')}"
+    if reads.get("fatal"):
+        yield f"{reads['fatal']} reads came damaged from the store, each time they were repeated: see the log"
+    if reads.get("healed"):
+        yield f"{reads['healed']} reads came damaged from the store, and whole when repeated"
+    for note in document.get("notes", ()):
+        yield str(note)
