@@ -21,11 +21,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from s3fsx import __version__, cli  # run from a source tree
 from s3fsx.aliases import ALIASES
 from s3fsx.commands.mounting import helper_parser
-from s3fsx.settings import SCHEMA, SECTIONS, Setting
+from s3fsx.schema import SECTIONS, Setting
+from s3fsx.settings import SCHEMA
 
 Parser = argparse.ArgumentParser
 # Settings whose default depends on who mounts: something to begin an edit with.
-SAMPLES = {"uid": "0", "gid": "0", "allow_other": "true", "layout": '{ dump = "backup/", "template/iso" = "iso/" }'}
+SAMPLES = {
+    "uid": "0",
+    "gid": "0",
+    "allow_other": "true",
+    "layout": '{ dump = "backup/", "template/iso" = "iso/" }',
+    "prices": "{ put = 0.005, get = 0.0004 }",
+}
 FILES = (
     ("/etc/s3fsx/s3fsx.toml", "settings common to all mounts; see s3fsx.toml(5)"),
     ("/etc/s3fsx/NAME.toml", "settings and keys of the mount NAME"),

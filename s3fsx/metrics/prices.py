@@ -21,6 +21,7 @@ CLASSES: Mapping[str, str] = MappingProxyType(
         "CreateMultipartUpload": "put",
         "CompleteMultipartUpload": "put",
         "PutObjectLegalHold": "put",
+        "RestoreObject": "put",
         "ListObjectsV2": "put",
         "ListParts": "put",
         "ListMultipartUploads": "put",

@@ -11,6 +11,7 @@ from .. import credentials
 from ..configfile import read_file
 from ..credentials import Credentials
 from ..errors import ConfigError
+from .plan import toml
 
 _MOST = 1 << 16  # bytes of a file with keys
 
@@ -70,7 +71,5 @@ def keys(file: str, env: Mapping[str, str], terminal: Terminal, *, bucket: str) 
 
 def as_text(found: Credentials) -> str:
     """A credentials file."""
-    from .plan import toml
-
     pairs = {"access_key": found.access_key, "secret_key": found.secret_key}
     return toml(pairs | ({"session_token": found.session_token} if found.session_token else {}))
