@@ -64,7 +64,7 @@ def test_it_is_installed_used_upgraded_and_removed(rgw: S3Server, package: Path,
     for path in (package, HERE / "systemctl", HERE / "inside.sh"):
         shutil.copy(path, tmp_path)
     out = run(
-        [sys.executable, "contrib/debroot.py", release, "--bind", f"{tmp_path}:/work", "--", "sh", "/work/inside.sh"]
+        [sys.executable, "contrib/debroot.py", release, "--bind", f"{tmp_path}:/given", "--", "sh", "/given/inside.sh"]
     )
     sys.stdout.write(out)  # the transcript, where something below fails
     said = dict(re.findall(r"^== (.*?)(?: after \d+ s)?\n((?:(?!==).*\n)*)", out, re.MULTILINE))
