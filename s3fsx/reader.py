@@ -116,7 +116,7 @@ class Reader:
                 self._window.forget(block)
                 self._drop(block)
                 raise fetch.error
-            if fetch.dropped and not fetch.data:
+            if len(fetch.data) != block.length:
                 return await self._direct(offset, end - offset)  # given up while we waited
             view = memoryview(fetch.data)
             pieces.append(view[max(0, offset - block.start) : end - block.start])
@@ -188,7 +188,7 @@ class Reader:
             self._took = trio.current_time() - began
         except S3fsxError as e:
             fetch.error = e
-        except trio.Cancelled:  # the read that got it by itself is late: others that wait for it ask again
+        except BaseException:  # the read that got it by itself is late: others that wait for it ask again
             if self._fetches.get(block) is fetch:
                 self._window.forget(block)
                 self._drop(block)

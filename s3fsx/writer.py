@@ -124,7 +124,7 @@ class Writer:
             if self.dirty or not isinstance(e, NotSupported):
                 self._fail(e)
             raise
-        except trio.Cancelled:
+        except (trio.Cancelled, BaseExceptionGroup):  # a group of them, out of a nursery
             self._fail(self._cut_off())
             raise
         finally:
@@ -320,7 +320,7 @@ class Writer:
                 self._fail(e)
             self._fail_unless_settled(e)
             raise
-        except trio.Cancelled:
+        except (trio.Cancelled, BaseExceptionGroup):  # a group of them, out of a nursery
             self._fail_unless_settled(self._cut_off())
             raise
 

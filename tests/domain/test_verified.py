@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from s3fsx.checksum import GRAIN
-from s3fsx.errors import AccessDenied, Corrupted, NotFound, ServerFault
+from s3fsx.errors import AccessDenied, Corrupted, DeadlineExceeded, NotFound, ServerFault
 from s3fsx.objects import Capabilities, ObjectInfo, Payload
 from s3fsx.sums import name
 from s3fsx.sumstore import DIRECTORY, SumStore
@@ -557,3 +557,16 @@ async def test_what_is_remembered_is_bounded(mount: Domain) -> None:
     assert sums.known("k99", "0" * 32 + "-1") is not None
     with pytest.raises(NotFound):
         await mount.store.get("nothing", limit=1)
+
+
+async def test_a_close_that_is_given_up_while_checksums_are_stored_is_final(make: Make, mount: Domain) -> None:
+    """They are stored in a nursery beside Complete, out of which a cancellation comes as a group."""
+    handle = await mount.create(PATH)
+    await mount.fill(handle, pattern(BIG))
+    mount.store.hang("complete_upload")
+    with trio.move_on_after(10):
+        await mount.files.flush(handle)
+    mount.store.release("complete_upload")
+    with pytest.raises(DeadlineExceeded, match="given up half way"):
+        await mount.files.flush(handle)
+    await mount.files.release(handle)
