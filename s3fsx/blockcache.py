@@ -18,7 +18,6 @@ import contextlib
 import errno
 import fcntl
 import logging
-import math
 import os
 import re
 import stat
@@ -48,7 +47,6 @@ _QUEUE = 16 << 20  # bytes on their way to the disk
 _THREADS = 4
 _PATIENCE = 5.0  # seconds a read waits for the disk
 _LOOK_EVERY = 30.0  # seconds, at the free space of the disk
-_BELIEVED = 1.0  # seconds it is believed while blocks are stored: a random reader has one every few milliseconds
 _LEAST_FREE = 10  # the n-th part of the disk that stays free in any case
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}")
 _NO_NOWAIT = (errno.EOPNOTSUPP, errno.EINVAL)  # ZFS, and old kernels
@@ -151,8 +149,6 @@ class BlockCache:
         self._turn = trio.CapacityLimiter(1)
         self._nowait = os.RWF_NOWAIT
         self._lock = -1
-        self._room = 0  # what ``_free`` told last
-        self._look_again = -math.inf
         self._begin()
 
     @property
@@ -310,31 +306,27 @@ class BlockCache:
         await trio.sleep_forever()
 
     async def _work(self) -> None:
-        if trio.current_time() >= self._look_again:
-            self._looked(await self._in_thread(self._free, limiter=self._turn, abandon=True))
+        free = await self._in_thread(self._free, limiter=self._turn, abandon=True)
         outdated, self._outdated = set(self._outdated), []
         gone = self._evict([name for name in outdated if name in self._ledger and name not in self._entries])
-        gone += self._evict(self._ledger.surplus(self._room))
+        gone += self._evict(self._ledger.surplus(free))
         if gone:
             await self._in_thread(partial(self._delete, gone), limiter=self._turn, abandon=True)
         while self._queue:
             arrived = self._queue.popleft()
             try:
-                await self._store(arrived)
+                free = await self._store(arrived, free)
             finally:
                 self._done(arrived)
 
-    def _looked(self, free: int) -> None:
-        self._room = free
-        self._look_again = trio.current_time() + _BELIEVED
-
-    async def _store(self, arrived: _Arrived) -> None:
+    async def _store(self, arrived: _Arrived, free: int) -> int:
+        """free: as ``_free`` told last; returns what it tells now."""
         file, start, view = arrived.entry.file, arrived.start, memoryview(arrived.data)
         grains = file.grains_in(start, len(view))
-        victims = self._ledger.victims(file.cost(grains), self._room)
+        victims = self._ledger.victims(file.cost(grains), free)
         if victims is None:
             self.counters.dropped += len(view)
-            return
+            return free
         gone = self._evict(victims)
 
         def work() -> tuple[int, int]:
@@ -349,7 +341,7 @@ class BlockCache:
         if grown:
             self._ledger.grow(arrived.entry.name, grown)
         self.counters.stored += grown
-        self._looked(free)
+        return free
 
     def _evict(self, names: list[str]) -> list[str]:
         """They are gone for the ledger; ``_delete`` has to follow."""
