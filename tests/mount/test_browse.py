@@ -105,7 +105,9 @@ def test_a_get_that_is_killed_goes_on(make_mount: MakeMount, tmp_path: Path) -> 
     get = command(mount, "get", f"{mount.source}:{VM}", str(target))
 
     def interrupted(number: signal.Signals) -> str:
-        with subprocess.Popen(get, env=environment(mount.server), stderr=subprocess.PIPE, text=True) as process:
+        # A shell's background jobs, and what they start, ignore SIGINT.
+        begun = ["env", "--default-signal=INT", *get]
+        with subprocess.Popen(begun, env=environment(mount.server), stderr=subprocess.PIPE, text=True) as process:
             size = part.stat().st_size if part.exists() else 0
             eventually(lambda: part.exists() and part.stat().st_size > size + (8 << 20), "it grows")
             process.send_signal(number)

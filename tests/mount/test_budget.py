@@ -100,7 +100,7 @@ def test_descriptors_and_threads_are_constant(
         assert max(count for _, count in seen) <= THREADS, seen
         eventually(lambda: threads(mount) < 10, "idle threads end", 60)
         document = read_status(socket_path(str(mount.options["runtime_dir"]), str(mount.path)))
-        assert len(json.dumps(document)) < 4096
+        assert len(json.dumps(document)) < 16384
         eventually(lambda: descriptors(mount) < 64, "no socket is left open by what was given up", 30)
         proxy.clear()
         mount.umount()

@@ -111,7 +111,8 @@ def _in_an_outage(mount: Mount, port: int) -> None:
 def test_a_watch_ends_with_a_signal(mount: Mount) -> None:
     where = ["-o", f"runtime_dir={mount.options['runtime_dir']}"]
     watch = subprocess.Popen(
-        [*COMMAND, "status", str(mount.path), "--watch", "0.2", *where],
+        # A shell's background jobs, and what they start, ignore SIGINT.
+        ["env", "--default-signal=INT", *COMMAND, "status", str(mount.path), "--watch", "0.2", *where],
         stdout=subprocess.PIPE,
         text=True,
         env=environment(mount.server),
