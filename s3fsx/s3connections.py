@@ -93,6 +93,12 @@ class Connections:
                 return
         connection.close()
 
+    def unanswered(self) -> None:
+        """A request was sent and nothing came back: what has taken its connection away without a word (a firewall that
+        forgets, a store that moved to another machine) has taken the idle ones, too, and each would cost an attempt."""
+        with self._lock:
+            _close_all(self._idle)
+
     def answered(self, connection: Connection) -> None:
         """The head of an answer was read."""
         if connection.fresh:
