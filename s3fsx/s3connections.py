@@ -82,7 +82,10 @@ class Connections:
             wanted = not self._connecting and not self._living()
             self._connecting |= wanted
         if wanted:
-            threading.Thread(target=self._connect_spare, name="s3fsx-spare", daemon=True).start()
+            try:
+                threading.Thread(target=self._connect_spare, name="s3fsx-spare", daemon=True).start()
+            except RuntimeError:  # no more threads: this request has its connection all the same
+                self._connecting = False
         return found
 
     def give(self, connection: Connection, *, reuse: bool) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from s3fsx.s3client import ClientMaker
+from s3fsx.errors import ConnectionFailed
+from s3fsx.s3client import ClientMaker, failure
 from s3fsx.s3options import S3Options
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "1"\r\n\r\n'
@@ -25,6 +26,7 @@ class Store:
         self._server = server
         self.together = threading.Barrier(CONNECTIONS)
         self._generation = 0
+        self.answer = ANSWER
         self.accepted: list[socket.socket] = []
         self.threads = [threading.Thread(target=self._accept, daemon=True)]
         self.threads[0].start()
@@ -47,7 +49,9 @@ class Store:
                     return
                 if generation == 0:
                     self.together.wait(30)
-                end.sendall(ANSWER)
+                end.sendall(self.answer)
+                if b"408" in self.answer:
+                    return
 
 
 @pytest.fixture
@@ -72,7 +76,9 @@ def client(store: Store) -> Iterator[Any]:
 
 
 def test_idle_connections_that_were_forgotten_cost_one_attempt_and_not_one_each(store: Store, client: Any) -> None:
-    burst = [threading.Thread(target=client.head_object, kwargs={"Bucket": "b", "Key": "k"}) for _ in range(CONNECTIONS)]
+    burst = [
+        threading.Thread(target=client.head_object, kwargs={"Bucket": "b", "Key": "k"}) for _ in range(CONNECTIONS)
+    ]
     for thread in burst:
         thread.start()
     for thread in burst:
@@ -82,3 +88,33 @@ def test_idle_connections_that_were_forgotten_cost_one_attempt_and_not_one_each(
     with pytest.raises(Exception, match=r"without response|reset"):
         client.head_object(Bucket="b", Key="k")
     assert client.head_object(Bucket="b", Key="k")["ETag"] == '"1"'
+
+
+def test_a_connection_that_is_idle_is_asked_before_a_firewall_forgets_it(store: Store, client: Any) -> None:
+    connections = client._learnt()[1].connections
+    connection = connections.take()
+    sock = connection.sock
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    idle, every, count = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+    assert [sock.getsockopt(socket.IPPROTO_TCP, which) for which in (idle, every, count)] == [60, 10, 3]
+    connections.give(connection, reuse=True)
+
+
+@pytest.mark.parametrize("method", ["get_object", "head_object", "put_object", "delete_object"])
+@pytest.mark.parametrize(
+    "late",
+    [
+        b"HTTP/1.1 408 Request Time-out\r\nContent-length: 13\r\nConnection: close\r\nContent-Type: text/html\r\n\r\n"
+        b"<html>\n</html",
+        b"HTTP/1.0 408 Request Time-out\r\nContent-Type: text/html\r\n\r\n<html><body>\n<h1>408</h1>\n</body></html>\n",
+    ],
+)
+def test_what_a_proxy_says_to_an_idle_connection_is_a_lost_connection(
+    store: Store, client: Any, late: bytes, method: str
+) -> None:
+    """HAProxy's, to a spare on which no request came; ours may cross it."""
+    store.together = threading.Barrier(1)
+    store.answer = late
+    with pytest.raises(Exception) as caught:
+        getattr(client, method)(Bucket="b", Key="k")
+    assert isinstance(failure(method, caught.value), ConnectionFailed)
