@@ -70,8 +70,9 @@ def teach_conditions(client: Any) -> None:
             client.meta.events.register(f"before-call.s3.{operation}", give)
 
 
-# Firewalls and load balancers forget a connection that was idle for 240 s (Azure) or 350 s (Amazon), most without a word:
-# the next request would wait for its whole deadline, and the endpoint count as down. Linux asks after two hours.
+# Firewalls and load balancers forget a connection that was idle for 240 s (Azure) or 350 s (Amazon), most of them
+# without a word: the next request would wait for its whole deadline, and the endpoint count as down. Linux asks after
+# two hours.
 _KEPT_ALIVE = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
