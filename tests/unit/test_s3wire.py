@@ -6,9 +6,11 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from http.client import HTTPException
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from s3fsx.errors import ConnectionFailed
 from s3fsx.s3client import ClientMaker, failure
@@ -115,6 +117,6 @@ def test_what_a_proxy_says_to_an_idle_connection_is_a_lost_connection(
     """HAProxy's, to a spare on which no request came; ours may cross it."""
     store.together = threading.Barrier(1)
     store.answer = late
-    with pytest.raises(Exception, match=r"408|incomplete|without") as caught:
+    with pytest.raises((ClientError, HTTPException, OSError)) as caught:
         getattr(client, method)(Bucket="b", Key="k")
     assert isinstance(failure(method, caught.value), ConnectionFailed)
