@@ -156,15 +156,20 @@ class Namespace:
     async def _remove(self, node: File) -> None:
         """The object, then what is unpublished of it: the other way round an error would lose both. Not journaled: one
         DELETE is done or not done by itself, and nobody was told anything when a crash comes before its answer."""
-        known = node.writer.base if node.writer is not None else None
+        writer = node.writer
+        known = writer.base if writer is not None else None
         if node.version is not None:
             await self._store.delete(node.version.key, known=node.version.info)
-        elif node.writer is not None and node.writer.unsure:
+        elif writer is not None and writer.unsure:
             await self._store.delete(self._layout.key(node.path))
         self._tree.detach(node)
         late = await self._drop_content(node)
         if late is not None and late is not known:
             await self._store.delete(late.key, known=late.info)  # it was being published while we deleted the object
+        elif writer is not None and writer.unsure:  # perhaps it was: the answer was lost
+            with suppress(NotFound):
+                there = await self._store.head(self._layout.key(node.path))
+                await self._store.delete(there.key, known=there)
 
     async def _drop_content(self, node: File) -> Version | None:
         """Forget what is unpublished; the version that its writer published last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import socket
 import warnings
 from collections.abc import Mapping
 from functools import partial
@@ -69,6 +70,16 @@ def teach_conditions(client: Any) -> None:
             client.meta.events.register(f"before-call.s3.{operation}", give)
 
 
+# Firewalls and load balancers forget a connection that was idle for 240 s (Azure) or 350 s (Amazon), most of them
+# without a word: the next request would wait for its whole deadline, and the endpoint count as down. Linux asks after
+# two hours.
+_KEPT_ALIVE = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+
+
 class ClientMaker:
     """Makes the clients of one store. They share a session: each further session costs 13 MiB of parsed API models; and
     the connections: a listing leaves one behind for the read that follows it."""
@@ -129,6 +140,7 @@ class ClientMaker:
         redirects, longest = is_aws(options.endpoint), partial(self._longest, name)
         limit_content(client, redirects=redirects)
         limit_time(client, longest)
+        client._endpoint.http_session._manager.connection_pool_kw["socket_options"].extend(_KEPT_ALIVE)
         return LeanClient(
             client,
             options.bucket,

@@ -82,7 +82,10 @@ class Connections:
             wanted = not self._connecting and not self._living()
             self._connecting |= wanted
         if wanted:
-            threading.Thread(target=self._connect_spare, name="s3fsx-spare", daemon=True).start()
+            try:
+                threading.Thread(target=self._connect_spare, name="s3fsx-spare", daemon=True).start()
+            except RuntimeError:  # no more threads: this request has its connection all the same
+                self._connecting = False
         return found
 
     def give(self, connection: Connection, *, reuse: bool) -> None:
@@ -92,6 +95,12 @@ class Connections:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def unanswered(self) -> None:
+        """A request was sent and nothing came back: what has taken its connection away without a word (a firewall that
+        forgets, a store that moved to another machine) has taken the idle ones, too, and each would cost an attempt."""
+        with self._lock:
+            _close_all(self._idle)
 
     def answered(self, connection: Connection) -> None:
         """The head of an answer was read."""

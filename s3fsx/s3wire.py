@@ -242,8 +242,12 @@ class Wire:
             send(connection.sock, head, blocks)
             exchange.answer = Answer(connection.sock, self._seconds(method), self._silence)
             exchange.plain = exchange.answer.head()
+            if exchange.plain is None and not exchange.answer.came:
+                self.connections.unanswered()
             self.connections.answered(connection)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, OSError):
+                self.connections.unanswered()
             exchange.end(reuse=False)
             raise
         return exchange

@@ -58,24 +58,43 @@ class _Job:
 
 
 class _Pool:
-    """The threads of one run of trio. What is shared between them and the loop changes under the lock."""
+    """The threads of one run of trio. What is shared between them and the loop changes under the lock. _waiting: calls
+    for which there could be no thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[_Job | None]] = []
+        self._threads = 0
+        self._waiting: deque[_Job] = deque()
         self._done: deque[_Job] = deque()
         self._signal = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._open = True
 
     def start(self, job: _Job) -> None:
-        """Raises RuntimeError when there can be no more threads."""
+        """When there can be no more threads, in the next one that is done. Raises RuntimeError when there is none."""
         with self._lock:
             if not self._open:
                 raise RuntimeError("the loop has ended")
             inbox = self._idle.pop() if self._idle else None
         if inbox is None:
             inbox = SimpleQueue()
-            threading.Thread(target=self._work, args=(inbox,), name="s3fsx worker", daemon=True).start()
+            try:
+                threading.Thread(target=self._work, args=(inbox,), name="s3fsx worker", daemon=True).start()
+            except RuntimeError as error:
+                self._wait(job, error)
+                return
+            with self._lock:
+                self._threads += 1
+        inbox.put(job)
+
+    def _wait(self, job: _Job, error: RuntimeError) -> None:
+        with self._lock:
+            if not self._threads:
+                raise error
+            if not self._idle:
+                self._waiting.append(job)
+                return
+            inbox = self._idle.pop()
         inbox.put(job)
 
     def _work(self, inbox: SimpleQueue[_Job | None]) -> None:
@@ -86,7 +105,10 @@ class _Pool:
                     return
                 self._done.append(job)
                 del job  # or its result would stay in memory until the next one comes
-                self._idle.append(inbox)
+                if self._waiting:
+                    inbox.put(self._waiting.popleft())
+                else:
+                    self._idle.append(inbox)
                 os.eventfd_write(self._signal, 1)
 
     def _next(self, inbox: SimpleQueue[_Job | None]) -> _Job | None:
@@ -98,6 +120,7 @@ class _Pool:
                 with self._lock:
                     if inbox in self._idle:
                         self._idle.remove(inbox)
+                        self._threads -= 1
                         return None
 
     async def deliver(self) -> None:

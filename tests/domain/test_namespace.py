@@ -380,3 +380,25 @@ async def test_a_directory_rename_that_cannot_delete_its_source_shows_both(mount
     assert await mount.names("dump") == ["new", "old"]
     for name, data in files.items():
         assert await mount.read(f"dump/new/{name}") == data
+
+
+async def test_unlink_beside_a_publication_whose_answer_is_lost_leaves_nothing(small: Domain) -> None:
+    await small.write("dump/a", b"old")
+    handle = await small.create("dump/a", os.O_WRONLY | os.O_TRUNC)
+    await small.fill(handle, pattern(40 * KIB))
+    small.store.hang("complete_upload")
+    small.store.fail_next("complete_upload", DeadlineExceeded("no answer"), after_effect=True)
+    async with trio.open_nursery() as nursery:
+
+        async def close() -> None:
+            with pytest.raises(S3fsxError):
+                await small.close(handle)
+
+        nursery.start_soon(close)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        nursery.start_soon(small.unlink, "dump/a")
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert small.store.count("delete") == 1
+        small.store.release("complete_upload")
+    await small.idle()
+    assert small.store.keys() == []

@@ -160,3 +160,19 @@ def test_a_spare_that_comes_after_the_end_is_closed(store: Store) -> None:
     for connection in (first, spare):
         connections.give(connection, reuse=True)
     assert not connections._idle
+
+
+def test_without_a_thread_for_a_spare_there_is_a_connection_and_later_a_spare(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    connections = store.connections()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_more)
+        first = connections.take()
+    other = connections.take()
+    eventually(lambda: len(connections._idle) == 1)
+    for connection in (first, other):
+        connections.give(connection, reuse=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
 from s3fsx import threads
 from s3fsx.threads import check_cancelled, in_thread
@@ -204,3 +205,45 @@ def test_a_call_that_outlives_its_loop_disturbs_no_other() -> None:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+async def test_without_more_threads_calls_wait_for_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    limiter, go = trio.CapacityLimiter(10), threading.Event()
+    done: list[int] = []
+
+    def work(number: int) -> int:
+        assert go.wait(LIMIT)
+        return number
+
+    async def one(number: int) -> None:
+        done.append(await in_thread(work, number, limiter=limiter, abandon=False))
+
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with trio.fail_after(LIMIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, 0)
+            await trio.testing.wait_all_tasks_blocked()
+            monkeypatch.setattr(threading.Thread, "start", no_more)
+            for number in range(1, 5):
+                nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+            go.set()
+        assert await in_thread(max, 1, 2, limiter=limiter, abandon=True) == 2
+    assert sorted(done) == [0, 1, 2, 3, 4]
+    assert limiter.borrowed_tokens == 0
+
+
+def test_without_any_thread_a_call_fails_and_gives_its_place_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def call() -> None:
+        limiter = trio.CapacityLimiter(1)
+        with pytest.raises(RuntimeError, match="new thread"):
+            await in_thread(max, 1, 2, limiter=limiter, abandon=True)
+        assert limiter.borrowed_tokens == 0
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    trio.run(call)
