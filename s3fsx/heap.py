@@ -22,8 +22,8 @@ _THRESHOLD = 32 << 20
 # backup, for nothing: what our requests leave behind has no cycles.
 _YOUNG, _MIDDLE, _OLD = 10_000, 20, 50
 
-# Seconds; at 200 MB/s the heap can grow by 20 MiB meanwhile, but mostly it reuses its holes. 8 writers and 8 readers on a
-# busy machine (load 16, 40 s each): 243 and 252 MiB at the peak; with 0.25 s and 16 MiB 264 and 290.
+# Seconds; at 200 MB/s the heap can grow by 20 MiB meanwhile, but mostly it reuses its holes. 8 writers and 8 readers on
+# a busy machine (load 16, 40 s each): 243 and 252 MiB at the peak; with 0.25 s and 16 MiB 264 and 290.
 CHECK_EVERY = 0.1
 SLACK = 8 << 20
 _STATM = Path("/proc/self/statm")
