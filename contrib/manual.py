@@ -19,10 +19,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from s3fsx import __version__, cli  # run from a source tree
-from s3fsx.aliases import ALIASES
 from s3fsx.commands.mounting import helper_parser
-from s3fsx.schema import SECTIONS, Setting
-from s3fsx.settings import SCHEMA
+from s3fsx.configuration.aliases import ALIASES
+from s3fsx.configuration.schema import SECTIONS, Setting
+from s3fsx.configuration.settings import SCHEMA
 
 Parser = argparse.ArgumentParser
 # Settings whose default depends on who mounts: something to begin an edit with.

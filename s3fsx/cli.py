@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 
-from . import __version__, launch, log
+from . import __version__
 from .commands import (
     browsing,
     checking,
@@ -29,8 +29,9 @@ from .commands import (
     verifying,
 )
 from .commands.parsing import Commands
-from .daemon import EXIT_INPUT, EXIT_TROUBLE
 from .errors import ConfigError
+from .service import launch, log
+from .service.daemon import EXIT_INPUT, EXIT_TROUBLE
 
 DESCRIPTION = (
     "An S3 bucket as a directory, made for Proxmox VE: success means the bytes are in the bucket and verified."

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from s3fsx.errors import ConfigError, FileSystemError
+from .errors import ConfigError, FileSystemError
 
 # The directories pve-storage looks for in every directory storage (PVE/Storage/Plugin.pm, $vtype_subdirs),
 # and "template", which holds two of them. They exist without any object.

@@ -18,7 +18,6 @@ from hashlib import md5
 
 import trio
 
-from s3fsx.checksum import grain_crcs
 from s3fsx.errors import (
     BadRange,
     Changed,
@@ -33,7 +32,8 @@ from s3fsx.errors import (
     TooLarge,
     UploadGone,
 )
-from s3fsx.objects import (
+from s3fsx.store.checksum import grain_crcs
+from s3fsx.store.objects import (
     LIST_LIMIT,
     MAX_COPY,
     MAX_PARTS,
@@ -45,7 +45,7 @@ from s3fsx.objects import (
     UploadedPart,
     UploadInfo,
 )
-from s3fsx.patience import Patience
+from s3fsx.store.patience import Patience
 
 # Seconds until a hung call of each kind gives up; the defaults of S3Options.
 DEADLINES = {"get_range": 60.0, "get": 60.0, "put": 120.0, "upload_part": 120.0, "copy_part": 120.0, "copy": 120.0}
@@ -83,7 +83,7 @@ class _Fault:
 
 
 class FakeStore:
-    """Implements ``s3fsx.objects.Store``.
+    """Implements ``s3fsx.store.objects.Store``.
 
     log: one ``(operation, key)`` per call that reached the store (list_page, list_uploads: the prefix; copies: the
         target).

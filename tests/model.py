@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
-from s3fsx.tempnames import is_temporary
+from s3fsx.fs.tempnames import is_temporary
 
 T = TypeVar("T")
 Op = tuple[str, int]

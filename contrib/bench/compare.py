@@ -23,7 +23,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from s3fsx import values
+from s3fsx.configuration import values
 from tests.rgw import RgwUnavailableError
 
 from . import plot

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-from s3fsx import kernel
+from s3fsx.kernel import tuning
 
 LARGEST = 1 << 20
 TTL = 60.0
@@ -102,7 +102,7 @@ class NullFs(pyfuse3.Operations):
 
 async def serve(mountpoint: str) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(kernel.tune, mountpoint)
+        nursery.start_soon(tuning.tune, mountpoint)
         await pyfuse3.main()
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from s3fsx.settings import Settings
+from s3fsx.configuration.settings import Settings
 
 from .data import Data
 from .meter import PROC, high_water

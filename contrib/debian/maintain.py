@@ -18,11 +18,11 @@ from pathlib import Path
 
 import trio
 
-from s3fsx import mountpoint
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import S3fsxError
-from s3fsx.journal import Journal
-from s3fsx.settings import Settings
-from s3fsx.status import socket_path
+from s3fsx.kernel import mountpoint
+from s3fsx.local.journal import Journal
+from s3fsx.service.status import socket_path
 
 UNITS = "s3fsx@*.service"
 DRAIN = 900  # seconds: as TimeoutStopSec of the unit, and what comes on top

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from s3fsx.config import load, to_s3_options
-from s3fsx.s3client import ANSWERED, ClientMaker
+from s3fsx.configuration.config import load, to_s3_options
+from s3fsx.s3.client import ANSWERED, ClientMaker
 
 from .content import BLOCK, Content
 from .node import SoakError, environment

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import S3fsxError
+from ..fs.pages import Pages
 from ..layout import Layout
-from ..objects import ObjectInfo, Store
-from ..pages import Pages
-from ..several import each
-from ..sums import name as sums_name
-from ..sums import needed
-from ..sumstore import DIRECTORY as SUMS
+from ..store.objects import ObjectInfo, Store
+from ..store.sums import name as sums_name
+from ..store.sums import needed
+from ..store.sumstore import DIRECTORY as SUMS
+from ..transfer.several import each
 from .checked import Checks, read_checks
 from .names import Archive, choose, parse
 

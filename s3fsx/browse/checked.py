@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import S3fsxError
-from ..objects import ObjectInfo, Payload, Store
-from ..pages import Pages
-from ..sums import name
+from ..fs.pages import Pages
+from ..store.objects import ObjectInfo, Payload, Store
+from ..store.sums import name
 
 log = logging.getLogger("s3fsx.browse")
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import trio
 
 from ..errors import ArchiveDamaged, Corrupted, S3fsxError
-from ..s3cold import CLASSES
-from ..sums import needed
+from ..s3.cold import CLASSES
+from ..store.sums import needed
 from . import checked
 from .catalog import Backup
 from .filters import through

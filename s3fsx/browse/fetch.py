@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import trio
 
-from ..objects import ObjectInfo
-from ..sums import needed
-from ..threads import in_thread
-from ..verified import VerifiedStore
+from ..store.objects import ObjectInfo
+from ..store.sums import needed
+from ..store.verified import VerifiedStore
+from ..transfer.threads import in_thread
 from .partial import SYNC_EVERY, Partial
 from .stream import Streams
 

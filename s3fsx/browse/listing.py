@@ -6,7 +6,7 @@ import errno
 
 from ..errors import FileSystemError, NotFound
 from ..layout import Layout
-from ..objects import ObjectInfo, Store
+from ..store.objects import ObjectInfo, Store
 from .catalog import entries
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..errors import NotFound, S3fsxError
-from ..objects import WRITE_ID, ObjectInfo, Payload
-from ..protection import Protection
+from ..fs.protection import Protection
+from ..store.objects import WRITE_ID, ObjectInfo, Payload
 from .catalog import Backup
 from .place import Place
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 from ..errors import ConfigError, S3fsxError
-from ..objects import ObjectInfo
-from ..sums import Sums
+from ..store.objects import ObjectInfo
+from ..store.sums import Sums
 
 _CHECK = 8 << 20
 _WRITE_OUT = 16 << 20

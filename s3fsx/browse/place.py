@@ -9,15 +9,15 @@ from typing import TypeVar
 
 import trio
 
-from ..config import to_s3_options
-from ..endpoint import Endpoint
+from ..configuration.config import to_s3_options
+from ..configuration.settings import Settings
 from ..errors import AccessDenied, NotSupported, Rejected, S3fsxError
-from ..heap import tame_malloc
 from ..layout import Layout
-from ..memory import Budget
-from ..s3 import S3Store
-from ..settings import Settings
-from ..verified import VerifiedStore
+from ..s3.store import S3Store
+from ..service.heap import tame_malloc
+from ..store.endpoint import Endpoint
+from ..store.verified import VerifiedStore
+from ..transfer.memory import Budget
 from .stream import Streams
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import NotFound, S3fsxError
-from ..objects import ObjectInfo
-from ..protection import Protection
+from ..fs.protection import Protection
+from ..store.objects import ObjectInfo
 from . import checked, keep
 from .catalog import Backup
 from .keep import Keep

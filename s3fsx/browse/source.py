@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .. import config, mountpoint
+from ..configuration import config
+from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
-from ..settings import Settings
-from ..status import read_status, socket_path
+from ..kernel import mountpoint
+from ..service.status import read_status, socket_path
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _STORAGES = "/mnt/pve"  # where Proxmox mounts them

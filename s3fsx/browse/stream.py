@@ -12,10 +12,10 @@ from typing import Any
 import trio
 
 from ..errors import DeadlineExceeded, EndpointDown, S3fsxError, Transient
-from ..memory import Budget
-from ..objects import ObjectInfo, Store
-from ..reader import Reader
-from ..version import Version
+from ..fs.reader import Reader
+from ..fs.version import Version
+from ..store.objects import ObjectInfo, Store
+from ..transfer.memory import Budget
 
 log = logging.getLogger("s3fsx.browse")
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from .. import s3cold
 from ..errors import NotSupported, Rejected, S3fsxError
-from ..s3cold import Frozen
+from ..s3 import cold
+from ..s3.cold import Frozen
 from .catalog import Backup
 from .place import Place
 from .tables import local
@@ -18,7 +18,7 @@ WAIT_EVERY = 60.0
 
 def describe(state: Frozen) -> str:
     """In words. Pure."""
-    if state.storage_class not in s3cold.CLASSES:
+    if state.storage_class not in cold.CLASSES:
         return f"{state.storage_class}: can be read"
     if state.until:
         return f"{state.storage_class}: can be read until {local(state.until)}"
@@ -27,14 +27,14 @@ def describe(state: Frozen) -> str:
 
 async def ask(place: Place, backup: Backup, days: int, tier: str) -> Frozen:
     """Its state after it was asked for, where it has to be. Raises S3fsxError."""
-    state = await s3cold.look(place.s3, backup.info.key)
+    state = await cold.look(place.s3, backup.info.key)
     if state.readable or state.asked:
         return state
     try:
-        await s3cold.restore(place.s3, backup.info.key, days, tier)
+        await cold.restore(place.s3, backup.info.key, days, tier)
     except (NotSupported, Rejected) as e:
         raise S3fsxError(f"{backup.archive.name}: this store does not thaw: {e}") from None
-    return await s3cold.look(place.s3, backup.info.key)
+    return await cold.look(place.s3, backup.info.key)
 
 
 async def wait(place: Place, backups: Sequence[Backup], tell: Callable[[Backup, Frozen], object]) -> None:
@@ -43,7 +43,7 @@ async def wait(place: Place, backups: Sequence[Backup], tell: Callable[[Backup, 
     while left:
         still = []
         for backup in left:
-            state = await s3cold.look(place.s3, backup.info.key)
+            state = await cold.look(place.s3, backup.info.key)
             if state.readable:
                 tell(backup, state)
             elif not state.asked:
@@ -57,7 +57,7 @@ async def wait(place: Place, backups: Sequence[Backup], tell: Callable[[Backup, 
 
 async def require_readable(place: Place, backup: Backup) -> None:
     """Raises S3fsxError with what to do, instead of the store's 403."""
-    if backup.info.storage_class in s3cold.CLASSES:
-        state = await s3cold.look(place.s3, backup.info.key)
+    if backup.info.storage_class in cold.CLASSES:
+        state = await cold.look(place.s3, backup.info.key)
         if not state.readable:
             raise S3fsxError(f"{backup.archive.name}: {describe(state)}: s3fsx thaw --wait first")

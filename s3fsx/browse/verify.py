@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import trio
 
-from .. import s3cold
 from ..errors import Changed, Corrupted, EndpointDown, NotFound, S3fsxError
-from ..sums import name, needed
+from ..s3 import cold
+from ..store.sums import name, needed
 from . import checked
 from .catalog import Backup
 from .place import Place
@@ -65,8 +65,8 @@ class Verifier:
 
     async def _read(self, backup: Backup) -> tuple[str, str]:
         info, store = backup.info, self._place.store
-        if info.storage_class in s3cold.CLASSES:
-            state = await s3cold.look(self._place.s3, info.key)
+        if info.storage_class in cold.CLASSES:
+            state = await cold.look(self._place.s3, info.key)
             if not state.readable:
                 return UNKNOWN, f"{describe(state)}: s3fsx thaw --wait first"
         if needed(info) and await store.sums.get(info.key, info.etag, anew=True) is None:

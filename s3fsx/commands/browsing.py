@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, Knowledge, backups, chosen, first_notes, knowledge
 from ..browse.listing import directory
-from ..daemon import EXIT_OK
-from ..objects import ObjectInfo
+from ..service.daemon import EXIT_OK
+from ..store.objects import ObjectInfo
 from . import buckets
 from .parsing import Commands
 

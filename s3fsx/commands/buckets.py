@@ -9,13 +9,13 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from .. import launch, log
 from ..browse import names, source, tables
 from ..browse.catalog import Backup, backups
 from ..browse.source import Where
-from ..daemon import keep_private
+from ..configuration.settings import Settings
 from ..errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
-from ..settings import Settings
+from ..service import launch, log
+from ..service.daemon import keep_private
 
 if TYPE_CHECKING:
     from ..browse.place import Place

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import config, launch, log
-from ..daemon import EXIT_OK, keep_private
+from ..configuration import config
+from ..service import launch, log
+from ..service.daemon import EXIT_OK, keep_private
 from .parsing import Commands
 
 
@@ -21,7 +22,7 @@ def _check(args: argparse.Namespace) -> int:
     log.setup("error", foreground=True, debug=args.debug)
     import trio
 
-    from ..check import check_store
+    from ..s3.check import check_store
 
     sys.stdout.write(f"{launch.address(settings)}\n")
     sys.stdout.flush()

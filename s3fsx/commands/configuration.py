@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import config, report
-from ..daemon import EXIT_OK
+from ..configuration import config
+from ..service import report
+from ..service.daemon import EXIT_OK
 from .parsing import Commands
 
 

@@ -8,8 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..browse import tables
-from ..daemon import EXIT_OK, EXIT_TROUBLE
 from ..errors import S3fsxError
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from . import buckets
 from .parsing import Commands, age
 

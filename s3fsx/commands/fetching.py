@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
-from ..daemon import EXIT_OK
 from ..errors import ConfigError, NotFound
-from ..objects import ObjectInfo
+from ..service.daemon import EXIT_OK
+from ..store.objects import ObjectInfo
 from . import buckets
 from .parsing import Commands
 

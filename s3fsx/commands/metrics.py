@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..daemon import EXIT_OK, EXIT_TROUBLE
 from ..metrics import catalogue, exposition
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from .parsing import Commands
 from .state import documents
 

@@ -7,10 +7,12 @@ import os
 import sys
 from dataclasses import replace
 
-from .. import config, lastwords, launch, mountpoint
-from ..daemon import EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
+from ..configuration import config
 from ..errors import ConfigError, S3fsxError
-from ..status import socket_path
+from ..kernel import mountpoint
+from ..service import lastwords, launch
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
+from ..service.status import socket_path
 from .parsing import Commands, seconds
 
 
@@ -78,7 +80,7 @@ def _is_served(runtime_dir: str, directory: str) -> int:
 
 
 def _run_mount() -> launch.Run:
-    from ..mount import run
+    from ..service.mount import run
 
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from .. import values
+from ..configuration import values
 
 Run = Callable[[argparse.Namespace], int]
 

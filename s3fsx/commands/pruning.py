@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..browse import tables
 from ..browse.keep import REMOVE, Keep
-from ..daemon import EXIT_OK, EXIT_TROUBLE
 from ..errors import ConfigError, S3fsxError
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from . import buckets
 from .parsing import Commands
 

@@ -7,9 +7,9 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from .. import config
-from ..daemon import EXIT_OK, keep_private
+from ..configuration import config
 from ..errors import ConfigError
+from ..service.daemon import EXIT_OK, keep_private
 from .parsing import Commands
 
 if TYPE_CHECKING:

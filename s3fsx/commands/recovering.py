@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
-from .. import config, launch, log
-from ..daemon import EXIT_OK
+from ..configuration import config
 from ..errors import S3fsxError, StoreError
+from ..service import launch, log
+from ..service.daemon import EXIT_OK
 from .parsing import Commands, age, price
 
 PRICE = 0.023  # USD per GB and month: Amazon S3 Standard, us-east-1, first 50 TB
@@ -39,7 +40,7 @@ def _recover(args: argparse.Namespace) -> int:
     log.setup("info" if args.apply else "warning", foreground=True, debug=args.debug)
     import trio
 
-    from ..recovercmd import Wish, recover
+    from ..service.recovercmd import Wish, recover
 
     wish = Wish(args.apply, args.node, args.older_than, args.price, args.json)
     try:

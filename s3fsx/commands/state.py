@@ -13,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from .. import config, health, mountpoint, statusview
-from ..daemon import EXIT_OK, EXIT_TROUBLE
+from ..configuration import config
 from ..errors import ConfigError, S3fsxError
-from ..status import mounts, read_status, removed_if_dead, socket_path
+from ..kernel import mountpoint
+from ..service import health, statusview
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.status import mounts, read_status, removed_if_dead, socket_path
 from .parsing import Commands
 
 # Seconds for the answer of a daemon, which needs neither the store nor a disk for it.

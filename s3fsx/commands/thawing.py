@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
-from ..daemon import EXIT_OK
 from ..errors import ConfigError
+from ..service.daemon import EXIT_OK
 from . import buckets
 from .parsing import Commands
 
 if TYPE_CHECKING:
     from ..browse.place import Place
-    from ..s3cold import Frozen
+    from ..s3.cold import Frozen
 
 _TIERS = ("Standard", "Bulk", "Expedited")
 

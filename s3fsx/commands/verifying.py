@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
 from ..browse.checked import Checks, read_checks
-from ..daemon import EXIT_OK, EXIT_TROUBLE
 from ..errors import ConfigError
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from . import buckets
 from .parsing import Commands, age
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import trio
 
-from ..threads import in_thread
+from ..transfer.threads import in_thread
 
 log = logging.getLogger("s3fsx.metrics")
 

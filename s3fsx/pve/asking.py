@@ -7,9 +7,9 @@ import os
 import sys
 from collections.abc import Mapping
 
-from .. import credentials
-from ..configfile import read_file
-from ..credentials import Credentials
+from ..configuration import credentials
+from ..configuration.configfile import read_file
+from ..configuration.credentials import Credentials
 from ..errors import ConfigError
 from .plan import toml
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ..config import to_s3_options
+from ..configuration.config import to_s3_options
+from ..configuration.settings import Settings
 from ..errors import AccessDenied, S3fsxError
 from ..layout import Layout
-from ..s3client import ANSWERED, ClientMaker, failure
-from ..settings import Settings
+from ..s3.client import ANSWERED, ClientMaker, failure
 from . import lifecycle
 from .lifecycle import Policy, Rule, Stored, Verdict
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .. import launch
+from ..configuration.settings import Settings
 from ..errors import ConfigError, NotSupported, Rejected, S3fsxError
-from ..settings import Settings
+from ..service import launch
 from . import lifecycle, presets
 from .bucketrules import BucketRules
 from .lifecycle import Policy

@@ -7,10 +7,10 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .. import aliases, mountopts
-from ..configfile import read_file
+from ..configuration import aliases, mountopts
+from ..configuration.configfile import read_file
+from ..configuration.settings import SCHEMA, show
 from ..errors import ConfigError
-from ..settings import SCHEMA, show
 from . import asking, plan, presets, storagecfg
 from .asking import Terminal
 from .places import Places

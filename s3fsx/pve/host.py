@@ -9,9 +9,9 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from .. import mountpoint
-from ..config import secret_variables
+from ..configuration.config import secret_variables
 from ..errors import ConfigError, S3fsxError
+from ..kernel import mountpoint
 
 PVESM_LIMIT = 120.0  # seconds; its lock may be waited for, and it activates every storage
 START_LIMIT = 200.0  # the unit's TimeoutStartSec is 180

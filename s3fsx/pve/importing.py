@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 
-from .. import credentials
-from ..configfile import MAX_SIZE
-from ..credentials import Credentials
+from ..configuration import credentials
+from ..configuration.configfile import MAX_SIZE
+from ..configuration.credentials import Credentials
 from ..errors import ConfigError
 from . import plan, plugins, storagecfg
 from .host import Host

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..config import CONFIG_DIR
+from ..configuration.config import CONFIG_DIR
 
 PVE_DIR = "/etc/pve"
 UNIT_DIR = "/etc/systemd/system"

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..configuration.settings import Settings
 from ..errors import ConfigError
-from ..s3options import is_aws
-from ..settings import Settings
+from ..s3.options import is_aws
 from .storagecfg import Section, content, nodes, prune, switched_on
 
 KIND = "dir"

@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from .. import aliases
-from ..credentials import Credentials
+from ..configuration import aliases
+from ..configuration.credentials import Credentials
+from ..configuration.settings import SCHEMA, Settings
 from ..errors import ConfigError
-from ..s3options import is_aws
-from ..settings import SCHEMA, Settings
+from ..s3.options import is_aws
 from . import storagecfg
 from .storagecfg import Section, switched_on
 

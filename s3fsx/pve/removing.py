@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import config, mountpoint
+from ..configuration import config
+from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
-from ..settings import Settings
-from ..status import read_status, socket_path
+from ..kernel import mountpoint
+from ..service.status import read_status, socket_path
 from . import files, unfinished
 from .host import Host
 from .places import Places

@@ -13,12 +13,14 @@ from functools import partial
 
 import trio
 
-from .. import config, launch, mountpoint
-from ..check import check_store
-from ..configfile import ConfigFile, FileReader, read_file
-from ..credentials import Credentials
+from ..configuration import config
+from ..configuration.configfile import ConfigFile, FileReader, read_file
+from ..configuration.credentials import Credentials
+from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
-from ..settings import Settings
+from ..kernel import mountpoint
+from ..s3.check import check_store
+from ..service import launch
 from . import lifecycle, plan, unfinished
 from .asking import as_text
 from .bucketrules import BucketRules, seen

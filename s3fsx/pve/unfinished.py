@@ -7,10 +7,10 @@ import shutil
 
 import trio
 
+from ..configuration.settings import Settings
 from ..errors import S3fsxError
-from ..journal import Journal
-from ..settings import Settings
-from ..state import identity, state_directory
+from ..local.journal import Journal
+from ..service.state import identity, state_directory
 
 __all__ = ["identity", "left", "remove_directories"]
 

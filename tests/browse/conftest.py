@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
-from s3fsx import cli, log
+from s3fsx import cli
 from s3fsx.browse import place
 from s3fsx.commands import buckets
+from s3fsx.service import log
 from tests.mount.harness import environment
 from tests.s3server import S3Server
 

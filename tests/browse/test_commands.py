@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from s3fsx.checksum import grain_crcs
-from s3fsx.sums import PartSums, Sums
-from s3fsx.sums import name as sums_name
+from s3fsx.store.checksum import grain_crcs
+from s3fsx.store.sums import PartSums, Sums
+from s3fsx.store.sums import name as sums_name
 from tests import policy
 from tests.browse.archives import PCT_CONF, QEMU_CONF, VmaWriter, compressed, container, disk, vma
 from tests.browse.conftest import Command

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from s3fsx.browse.partial import Partial
-from s3fsx.checksum import grain_crcs
 from s3fsx.errors import ConfigError, S3fsxError
-from s3fsx.objects import ObjectInfo
-from s3fsx.sums import PartSums, Sums
+from s3fsx.store.checksum import grain_crcs
+from s3fsx.store.objects import ObjectInfo
+from s3fsx.store.sums import PartSums, Sums
 
 MIB = 1 << 20
 DATA = random.Random(6).randbytes(20 * MIB + 77)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import mountpoint
 from s3fsx.browse import source
 from s3fsx.commands import buckets
 from s3fsx.errors import ConfigError
-from s3fsx.mountpoint import Entry
+from s3fsx.kernel import mountpoint
+from s3fsx.kernel.mountpoint import Entry
 
 
 @pytest.fixture(autouse=True)

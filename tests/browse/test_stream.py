@@ -20,15 +20,15 @@ from s3fsx.browse.notes import append, appended
 from s3fsx.browse.partial import Partial
 from s3fsx.browse.place import Place
 from s3fsx.browse.stream import Streams
-from s3fsx.checksum import grain_crcs
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import Changed, EndpointDown, FileSystemError, S3fsxError
 from s3fsx.layout import Layout
-from s3fsx.memory import Budget
-from s3fsx.objects import Capabilities, ObjectInfo, Payload
-from s3fsx.s3 import S3Store
-from s3fsx.settings import Settings
-from s3fsx.sums import PartSums, Sums
-from s3fsx.verified import VerifiedStore
+from s3fsx.s3.store import S3Store
+from s3fsx.store.checksum import grain_crcs
+from s3fsx.store.objects import Capabilities, ObjectInfo, Payload
+from s3fsx.store.sums import PartSums, Sums
+from s3fsx.store.verified import VerifiedStore
+from s3fsx.transfer.memory import Budget
 from tests.fakestore import FakeStore
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from s3fsx.browse.catalog import Backup
 from s3fsx.browse.drill import Result
 from s3fsx.browse.names import parse
 from s3fsx.errors import ConfigError
-from s3fsx.objects import ObjectInfo
+from s3fsx.store.objects import ObjectInfo
 
 
 def result(*, good: bool, name: str = "vzdump-qemu-100-2026_11_20-13_15_26.vma.zst") -> Result:

@@ -7,11 +7,11 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import s3cold
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import NotFound
-from s3fsx.s3 import S3Store
-from s3fsx.s3cold import Frozen, parse_restore
+from s3fsx.s3 import cold as s3cold
+from s3fsx.s3.cold import Frozen, parse_restore
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
 from tests.browse.conftest import Command
 from tests.contract.conftest import options
 from tests.s3server import S3Server

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from s3fsx.endpoint import Endpoint
-from s3fsx.objects import Capabilities, Store
-from s3fsx.probe import probe
-from s3fsx.s3 import S3Store
-from s3fsx.s3lean import LeanClient
-from s3fsx.s3options import S3Options
+from s3fsx.s3.lean import LeanClient
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.probe import probe
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import Capabilities, Store
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import ConfigError, S3fsxError
 from s3fsx.pve.bucketrules import BucketRules
 from s3fsx.pve.cooling import Wish, cool
-from s3fsx.settings import Settings
 from tests.s3server import S3Server
 
 pytestmark = pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)

@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import BucketMissing, ConnectionFailed, EndpointDown
-from s3fsx.s3 import S3Store
-from s3fsx.s3options import S3Options
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
 from tests.s3server import S3Server
 
 pytestmark = [pytest.mark.rgw, pytest.mark.expect_log("is down: .*", optional=True)]

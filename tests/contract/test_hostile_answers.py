@@ -11,14 +11,14 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3fsx import s3
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import DeadlineExceeded, Rejected, S3fsxError, ServerFault, Transient
-from s3fsx.objects import Capabilities, ObjectInfo, Payload, UploadedPart
-from s3fsx.s3 import S3Store
-from s3fsx.s3client import ClientMaker
-from s3fsx.s3lanes import Lanes
-from s3fsx.s3options import S3Options
+from s3fsx.s3 import store as s3
+from s3fsx.s3.client import ClientMaker
+from s3fsx.s3.lanes import Lanes
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import Capabilities, ObjectInfo, Payload, UploadedPart
 from tests.faultproxy import FaultProxy, Rule
 from tests.hostile import (
     ETAG,

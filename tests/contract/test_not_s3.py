@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import BucketMissing, Corrupted, NotFound, NotSupported, Rejected, ServerFault, Transient, UploadGone
-from s3fsx.objects import Capabilities, Payload, UploadedPart
-from s3fsx.s3 import S3Store
-from s3fsx.s3client import ClientMaker
-from s3fsx.s3options import S3Options
+from s3fsx.s3.client import ClientMaker
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import Capabilities, Payload, UploadedPart
 from tests.faultproxy import FaultProxy, Rule
 from tests.hostile import ETAG, Says, answer, contents, listing
 

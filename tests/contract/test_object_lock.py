@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from botocore.exceptions import ClientError
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import NotFound
-from s3fsx.objects import Capabilities, Payload, Store
-from s3fsx.probe import probe
-from s3fsx.s3 import S3Store
+from s3fsx.s3.probe import probe
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import Capabilities, Payload, Store
 from tests.contract.conftest import KINDS, options
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server

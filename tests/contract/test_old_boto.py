@@ -9,8 +9,8 @@ import botocore.loaders
 import pytest
 
 from s3fsx.errors import Exists
-from s3fsx.objects import Payload
-from s3fsx.s3lean import LeanClient
+from s3fsx.s3.lean import LeanClient
+from s3fsx.store.objects import Payload
 from tests.contract.conftest import Place
 
 # Of requests; as it was until botocore 1.34.

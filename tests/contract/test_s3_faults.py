@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import trio
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import (
     AccessDenied,
     BucketMissing,
@@ -30,11 +29,12 @@ from s3fsx.errors import (
     StoreError,
     UploadGone,
 )
-from s3fsx.objects import MIN_PART, WRITE_ID, Capabilities, Payload
-from s3fsx.probe import probe
-from s3fsx.s3 import S3Store
-from s3fsx.s3body import Body
-from s3fsx.s3options import S3Options
+from s3fsx.s3.body import Body
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.probe import probe
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import MIN_PART, WRITE_ID, Capabilities, Payload
 from tests import policy
 from tests.s3server import S3Server
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from s3fsx.errors import BadRange, Changed, Corrupted, Exists, NotFound, Rejected, TooLarge, UploadGone
-from s3fsx.objects import MIN_PART, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
+from s3fsx.store.objects import MIN_PART, WRITE_ID, ObjectInfo, Payload, Store, UploadedPart
 
 ODD_KEYS = [
     "a b",

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import trio
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import ConnectionFailed, Rejected, S3fsxError
-from s3fsx.objects import Payload
-from s3fsx.s3 import S3Store
-from s3fsx.s3options import S3Options
-from s3fsx.s3tls import TlsReuse
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.store import S3Store
+from s3fsx.s3.tls import TlsReuse
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import Payload
 from tests.faultproxy import FaultProxy, Rule
 from tests.hostile import answer, listing
 from tests.s3server import S3Server
@@ -171,12 +171,12 @@ async def test_https_never_becomes_http() -> None:
 
 
 async def test_the_answer_over_tls_ends_by_its_deadline_too(authority: Path) -> None:
-    """The limits of ``s3wire`` stand for both kinds of connection."""
+    """The limits of ``s3.wire`` stand for both kinds of connection."""
     with tls_server(authority, "good") as (url, _):
         async with store(url, ca_file=str(authority / "ca.crt"), metadata_deadline=5.0) as made:
             await made.list_page("")
             pools = made._requests.client("metadata")._endpoint.http_session._manager.pool_classes_by_scheme
-    assert {pool.__module__ for pool in pools.values()} == {"s3fsx.s3wire"}
+    assert {pool.__module__ for pool in pools.values()} == {"s3fsx.s3.wire"}
 
 
 @pytest.mark.rgw

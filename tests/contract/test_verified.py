@@ -7,9 +7,9 @@ import random
 import pytest
 
 from s3fsx.errors import Corrupted
-from s3fsx.objects import MIN_PART, ObjectInfo, Payload, Store
-from s3fsx.sumstore import DIRECTORY
-from s3fsx.verified import VerifiedStore
+from s3fsx.store.objects import MIN_PART, ObjectInfo, Payload, Store
+from s3fsx.store.sumstore import DIRECTORY
+from s3fsx.store.verified import VerifiedStore
 
 BODY = random.Random(11).randbytes(2 * MIN_PART + 12_345)
 

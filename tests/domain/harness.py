@@ -17,29 +17,29 @@ from typing import TypeVar
 import pytest
 import trio
 
-from s3fsx.attributes import Attributes, Defaults
-from s3fsx.blockcache import BlockCache
-from s3fsx.cache import MetadataCache
-from s3fsx.changes import Changes
-from s3fsx.content import WriteLimits
-from s3fsx.files import FilePolicy, Files, Handle
-from s3fsx.journal import Journal
+from s3fsx.fs.attributes import Attributes, Defaults
+from s3fsx.fs.changes import Changes
+from s3fsx.fs.content import WriteLimits
+from s3fsx.fs.files import FilePolicy, Files, Handle
+from s3fsx.fs.listing import ListingPolicy, Listings
+from s3fsx.fs.mirror import Mirror
+from s3fsx.fs.namespace import NamePolicy, Namespace
+from s3fsx.fs.protection import Protection
+from s3fsx.fs.publisher import Publisher
+from s3fsx.fs.recover import Recovery
+from s3fsx.fs.tree import Directory, File, Tree
+from s3fsx.fs.upload import Transfers
+from s3fsx.fs.waiting import Waiting
 from s3fsx.layout import Layout
-from s3fsx.listing import ListingPolicy, Listings
-from s3fsx.memory import Budget
-from s3fsx.mirror import Mirror
-from s3fsx.namespace import NamePolicy, Namespace
-from s3fsx.objects import ObjectInfo
-from s3fsx.parts import PartSchedule
-from s3fsx.protection import Protection
-from s3fsx.publisher import Publisher
-from s3fsx.recover import Recovery
-from s3fsx.slots import Slots
-from s3fsx.sumstore import DIRECTORY
-from s3fsx.tree import Directory, File, Tree
-from s3fsx.upload import Transfers
-from s3fsx.verified import VerifiedStore
-from s3fsx.waiting import Waiting
+from s3fsx.local.blockcache import BlockCache
+from s3fsx.local.cache import MetadataCache
+from s3fsx.local.journal import Journal
+from s3fsx.store.objects import ObjectInfo
+from s3fsx.store.parts import PartSchedule
+from s3fsx.store.sumstore import DIRECTORY
+from s3fsx.store.verified import VerifiedStore
+from s3fsx.transfer.memory import Budget
+from s3fsx.transfer.slots import Slots
 from tests.fakestore import FakeStore
 from tests.model import pattern as pattern
 
@@ -100,19 +100,19 @@ SMALL_COPY = 48 * KIB
 
 def small_units(monkeypatch: pytest.MonkeyPatch) -> SmallSchedule:
     """Everything 1024 times smaller: chunks of 1 KiB, parts of 4 KiB and more, CopyObject up to 48 KiB."""
-    for name in ("memory", "partbuffer", "content"):
+    for name in ("transfer.memory", "transfer.partbuffer", "fs.content"):
         monkeypatch.setattr(f"s3fsx.{name}.CHUNK", KIB)
-    monkeypatch.setattr("s3fsx.partbuffer._ZEROS", bytes(KIB))
-    for name in ("checksum", "parts", "sums", "verified"):
+    monkeypatch.setattr("s3fsx.transfer.partbuffer._ZEROS", bytes(KIB))
+    for name in ("store.checksum", "store.parts", "store.sums", "store.verified"):
         monkeypatch.setattr(f"s3fsx.{name}.GRAIN", KIB)
-    monkeypatch.setattr("s3fsx.reader.FIRST", KIB)
-    for name in ("reader", "sums", "verified"):
+    monkeypatch.setattr("s3fsx.fs.reader.FIRST", KIB)
+    for name in ("fs.reader", "store.sums", "store.verified"):
         monkeypatch.setattr(f"s3fsx.{name}.WHOLE", SMALL_PART)
-    for name in ("content", "parts"):
+    for name in ("fs.content", "store.parts"):
         monkeypatch.setattr(f"s3fsx.{name}.MIN_PART", 4 * KIB)
-    for name in ("copies", "publisher"):
+    for name in ("fs.copies", "fs.publisher"):
         monkeypatch.setattr(f"s3fsx.{name}.MAX_COPY", SMALL_COPY)
-    monkeypatch.setattr("s3fsx.upload._COPY_PIECE", 16 * KIB)
+    monkeypatch.setattr("s3fsx.fs.upload._COPY_PIECE", 16 * KIB)
     return SmallSchedule(SMALL_PART, 2 * SMALL_PART)
 
 

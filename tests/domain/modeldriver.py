@@ -11,9 +11,9 @@ from typing import TypeVar
 import trio
 
 from s3fsx.errors import S3fsxError, ServerFault
-from s3fsx.files import Handle
-from s3fsx.objects import Capabilities
-from s3fsx.tree import File
+from s3fsx.fs.files import Handle
+from s3fsx.fs.tree import File
+from s3fsx.store.objects import Capabilities
 from tests.domain.harness import KIB, SMALL_PART, Domain
 from tests.fakestore import FakeStore
 from tests.model import Crashed

@@ -9,8 +9,8 @@ import pyfuse3
 import pytest
 import trio
 
-from s3fsx.callers import Callers
-from s3fsx.fuse import FileSystem, KernelPolicy
+from s3fsx.kernel.callers import Callers
+from s3fsx.kernel.fuse import FileSystem, KernelPolicy
 from tests.domain.harness import Domain
 
 NOBODY: Any = None  # a RequestContext cannot be made outside of a request; these handlers do not look at it

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3fsx.attributes import Attributes, to_metadata
 from s3fsx.errors import FileSystemError, ServerFault
-from s3fsx.tree import File
+from s3fsx.fs.attributes import Attributes, to_metadata
+from s3fsx.fs.tree import File
 from tests.domain.harness import ATTRS, DEFAULTS, SMALL_COPY, SMALL_PART, Domain, pattern
 
 HOOK = Attributes(0o755, 12, 34, 1_600_000_000_123_456_789)

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3fsx.blockcache import BlockCache
-from s3fsx.files import Handle
-from s3fsx.memory import Budget
+from s3fsx.fs.files import Handle
+from s3fsx.local.blockcache import BlockCache
+from s3fsx.transfer.memory import Budget
 from tests.domain.harness import KIB, MIB, Domain, Options, pattern
 from tests.fakestore import FakeStore
 

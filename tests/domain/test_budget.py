@@ -11,8 +11,8 @@ import pytest
 import trio
 
 from s3fsx.errors import ServerFault
-from s3fsx.memory import Budget
-from s3fsx.window import Window
+from s3fsx.transfer.memory import Budget
+from s3fsx.transfer.window import Window
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -181,7 +181,7 @@ async def test_readers_short_of_memory_hold_no_block_that_they_have_forgotten(
 ) -> None:
     """It would stay until the file is closed: what is fetched first can take the place of what was planned after it."""
     for name, size in {"BLOCK": 8, "NEAR": 4, "BACK": 1, "IDLE": 4, "GRAIN": 1}.items():
-        monkeypatch.setattr(f"s3fsx.window.{name}", size * KIB)
+        monkeypatch.setattr(f"s3fsx.transfer.window.{name}", size * KIB)
     monkeypatch.setattr(Window.__init__, "__kwdefaults__", {"first": KIB, "block": 8 * KIB})
     random = Random(seed)
     mount = make(

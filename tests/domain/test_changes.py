@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from s3fsx.errors import AccessDenied, DeadlineExceeded, EndpointDown, ServerFault
-from s3fsx.intents import piece_of
-from s3fsx.journal import JournalError
-from s3fsx.objects import Capabilities, ObjectInfo, Payload
-from s3fsx.records import Intent
+from s3fsx.local.intents import piece_of
+from s3fsx.local.journal import JournalError
+from s3fsx.local.records import Intent
+from s3fsx.store.objects import Capabilities, ObjectInfo, Payload
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, Options, SmallSchedule, pattern
 from tests.domain.test_recovery import CutJournal, CutStore, Power

@@ -19,8 +19,8 @@ from s3fsx.errors import (
     ServerFault,
     UploadGone,
 )
-from s3fsx.journal import JournalError
-from s3fsx.objects import Capabilities
+from s3fsx.local.journal import JournalError
+from s3fsx.store.objects import Capabilities
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore

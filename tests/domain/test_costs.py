@@ -6,9 +6,9 @@ from collections import Counter
 
 import trio
 
-from s3fsx.endpoint import Endpoint
-from s3fsx.mount import schedule
-from s3fsx.settings import Settings
+from s3fsx.configuration.settings import Settings
+from s3fsx.service.mount import schedule
+from s3fsx.store.endpoint import Endpoint
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_PART, Domain, pattern
 from tests.fakestore import FakeStore

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from s3fsx.errors import AccessDenied, EndpointDown, FileSystemError, ServerFault
-from s3fsx.objects import ObjectInfo
-from s3fsx.s3lanes import METADATA_THREADS
-from s3fsx.tree import Directory, File
+from s3fsx.fs.tree import Directory, File
+from s3fsx.s3.lanes import METADATA_THREADS
+from s3fsx.store.objects import ObjectInfo
 from tests.domain.conftest import Make
 from tests.domain.harness import DEFAULTS, KIB, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -151,7 +151,7 @@ async def test_a_name_asked_for_during_a_listing_is_newer_than_the_listing(make:
 
 
 async def test_names_that_were_asked_for_do_not_pile_up(mount: Domain, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("s3fsx.listing._MOST_PROBED", 5)
+    monkeypatch.setattr("s3fsx.fs.listing._MOST_PROBED", 5)
     names = fill(mount, 1500, "snippets")
     for name in names[:12]:
         await mount.lookup(f"snippets/{name}")

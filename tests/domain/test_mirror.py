@@ -10,8 +10,8 @@ import pytest
 import trio
 
 from s3fsx.errors import EndpointDown
-from s3fsx.mirror import Mirror
-from s3fsx.nodecopy import NodeCopy, directory, from_json
+from s3fsx.fs.mirror import Mirror
+from s3fsx.local.nodecopy import NodeCopy, directory, from_json
 from tests.domain.harness import SMALL_PART, Domain, pattern
 
 DAT = "dump/vzdump-qemu-100-2026_11_20-13_15_26.vma.dat"
@@ -22,7 +22,7 @@ class Clock:
     """Unix seconds that go with trio's clock, from when records are made."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("s3fsx.upload.time.time", self)
+        monkeypatch.setattr("s3fsx.fs.upload.time.time", self)
 
     def __call__(self) -> float:
         return 1000.0 + trio.current_time()

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from s3fsx.errors import Changed, DeadlineExceeded, EndpointDown, FileSystemError, S3fsxError, ServerFault
-from s3fsx.tree import Directory
+from s3fsx.fs.tree import Directory
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_COPY, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from s3fsx import pages
 from s3fsx.errors import DeadlineExceeded, ServerFault
-from s3fsx.objects import ListPage, ObjectInfo
+from s3fsx.fs import pages
+from s3fsx.store.objects import ListPage, ObjectInfo
 from tests.fakestore import FakeStore
 
 

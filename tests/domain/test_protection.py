@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from s3fsx.errors import AccessDenied, ServerFault
-from s3fsx.objects import Capabilities
+from s3fsx.store.objects import Capabilities
 from tests.domain.conftest import Make
 from tests.domain.harness import ATTRS, KIB, Domain, SmallSchedule, pattern
 from tests.domain.test_namespace import refusal

@@ -12,8 +12,8 @@ import pytest
 import trio
 
 from s3fsx.errors import ServerFault, UploadGone
-from s3fsx.objects import Payload
-from s3fsx.records import UploadRecord
+from s3fsx.local.records import UploadRecord
+from s3fsx.store.objects import Payload
 from tests.domain.harness import KIB, SMALL_PART, Domain, InlineJournal, Options, SmallSchedule, pattern
 from tests.fakestore import FakeStore
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
-from s3fsx.concurrency import START
 from s3fsx.errors import Rejected
+from s3fsx.transfer.concurrency import START
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, MIB, SMALL_PART, SmallSchedule, pattern
 from tests.fakestore import FakeStore

@@ -8,8 +8,8 @@ import pytest
 import trio
 
 from s3fsx.errors import ConnectionFailed, Exists, ServerFault
-from s3fsx.journal import JournalError
-from s3fsx.objects import Capabilities, Payload
+from s3fsx.local.journal import JournalError
+from s3fsx.store.objects import Capabilities, Payload
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore

@@ -9,9 +9,9 @@ import pytest
 import trio
 
 from s3fsx.errors import ServerFault
+from s3fsx.fs.takeover import Takeover
 from s3fsx.layout import Layout
-from s3fsx.nodecopy import NodeCopy, directory, from_json
-from s3fsx.takeover import Takeover
+from s3fsx.local.nodecopy import NodeCopy, directory, from_json
 from tests.domain.harness import KIB, SMALL_PART, Domain, InlineJournal, Options, SmallSchedule, pattern
 from tests.domain.test_changes import cut, stored
 from tests.domain.test_recovery import CutStore, Power

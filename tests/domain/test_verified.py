@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import trio
 
-from s3fsx.checksum import GRAIN
 from s3fsx.errors import AccessDenied, Corrupted, DeadlineExceeded, NotFound, ServerFault
-from s3fsx.objects import Capabilities, ObjectInfo, Payload
-from s3fsx.sums import name
-from s3fsx.sumstore import DIRECTORY, SumStore
-from s3fsx.verified import VerifiedStore
+from s3fsx.store.checksum import GRAIN
+from s3fsx.store.objects import Capabilities, ObjectInfo, Payload
+from s3fsx.store.sums import name
+from s3fsx.store.sumstore import DIRECTORY, SumStore
+from s3fsx.store.verified import VerifiedStore
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, MIB, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore

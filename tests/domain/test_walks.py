@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from s3fsx.errors import ServerFault
-from s3fsx.walks import AHEAD
+from s3fsx.fs.walks import AHEAD
 from tests.domain.conftest import Make
 from tests.domain.harness import Domain
 from tests.fakestore import FakeStore

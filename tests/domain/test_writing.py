@@ -23,8 +23,8 @@ from s3fsx.errors import (
     ServerFault,
     TooLarge,
 )
-from s3fsx.files import Handle
-from s3fsx.objects import Capabilities, Payload, UploadedPart
+from s3fsx.fs.files import Handle
+from s3fsx.store.objects import Capabilities, Payload, UploadedPart
 from tests.domain.conftest import Make
 from tests.domain.harness import KIB, MIB, SMALL_PART, Domain, SmallSchedule, pattern
 from tests.fakestore import FakeStore
@@ -219,7 +219,7 @@ async def test_the_byte_that_makes_an_object_too_large_is_refused(
     make: Make, schedule: SmallSchedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where it is appended to a part that has room for it."""
-    monkeypatch.setattr("s3fsx.parts.MAX_OBJECT", 20 * KIB)
+    monkeypatch.setattr("s3fsx.store.parts.MAX_OBJECT", 20 * KIB)
     mount = make(FakeStore(min_part=4 * KIB), schedule=schedule)
     handle = await mount.create("dump/a")
     await mount.fill(handle, pattern(20 * KIB), step=KIB)

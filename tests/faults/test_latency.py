@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx.concurrency import START
+from s3fsx.transfer.concurrency import START
 from tests.checklogs import LogWatch
 from tests.exchange import Exchange
 from tests.faultkinds import Delay

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 import trio
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import Corrupted, DeadlineExceeded, S3fsxError
-from s3fsx.journal import Journal
-from s3fsx.objects import WRITE_ID, Capabilities, ObjectInfo, Payload, UploadedPart
-from s3fsx.protection import Protection
-from s3fsx.s3 import S3Store
-from s3fsx.upload import Transfers, Upload
+from s3fsx.fs.protection import Protection
+from s3fsx.fs.upload import Transfers, Upload
+from s3fsx.local.journal import Journal
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.objects import WRITE_ID, Capabilities, ObjectInfo, Payload, UploadedPart
 from tests.contract.conftest import options
 from tests.faultkinds import (
     ERROR_DOCUMENT,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx.status import read_status, socket_path
+from s3fsx.service.status import read_status, socket_path
 from tests.checklogs import LogWatch
 from tests.faultkinds import Flip
 from tests.faultproxy import FaultProxy, Rule

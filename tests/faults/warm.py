@@ -117,7 +117,7 @@ def _become(arguments: list[str], output: str) -> None:
 
 
 if __name__ == "__main__":
-    import s3fsx.mount  # noqa: F401  # the command imports it when it mounts
+    import s3fsx.service.mount  # noqa: F401  # the command imports it when it mounts
     from s3fsx.cli import main
 
     _serve()

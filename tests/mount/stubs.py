@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from s3fsx.mountpoint import mounted
+from s3fsx.kernel.mountpoint import mounted
 from s3fsx.pve.storagecfg import Section, parse
 
 HOME = Path(os.environ["STUB_HOME"])

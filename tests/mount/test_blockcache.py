@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from s3fsx.status import read_status, socket_path
+from s3fsx.service.status import read_status, socket_path
 from tests.model import pattern
 from tests.mount.conftest import MakeMount
 from tests.mount.harness import Mount, detach, eventually

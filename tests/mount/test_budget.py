@@ -17,8 +17,8 @@ import sys
 
 import pytest
 
-from s3fsx.s3lanes import COPY_THREADS, METADATA_THREADS, PUBLISH_THREADS
-from s3fsx.status import read_status, socket_path
+from s3fsx.s3.lanes import COPY_THREADS, METADATA_THREADS, PUBLISH_THREADS
+from s3fsx.service.status import read_status, socket_path
 from tests.faultkinds import SERVER_ERROR, CutShort, Fault, Reset
 from tests.faultproxy import FaultProxy, Rule
 from tests.mount import harness

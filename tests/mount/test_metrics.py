@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import statusview
 from s3fsx.metrics.catalogue import METRICS
 from s3fsx.metrics.textfile import name_of
-from s3fsx.status import read_status, socket_path
+from s3fsx.service import statusview
+from s3fsx.service.status import read_status, socket_path
 from tests.metrics.promtool import run as promtool
 from tests.mount.conftest import MakeMount
 from tests.mount.harness import COMMAND, Mount, environment, eventually

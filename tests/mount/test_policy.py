@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import AccessDenied, NotFound
-from s3fsx.probe import probe
-from s3fsx.s3 import S3Store
-from s3fsx.s3options import S3Options
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.probe import probe
+from s3fsx.s3.store import S3Store
+from s3fsx.store.endpoint import Endpoint
 from tests import policy
 from tests.checklogs import LogWatch
 from tests.mount.harness import Mount, eventually

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from s3fsx.mountpoint import mounted
+from s3fsx.kernel.mountpoint import mounted
 from s3fsx.pve.storagecfg import Section
-from s3fsx.status import read_status, socket_path
+from s3fsx.service.status import read_status, socket_path
 from tests import policy
 from tests.checklogs import LogWatch
 from tests.mount.harness import ROOT

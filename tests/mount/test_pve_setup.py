@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx.mountpoint import mounted
+from s3fsx.kernel.mountpoint import mounted
 from tests import policy
 from tests.checklogs import LogWatch
 from tests.mount.harness import detach, eventually
@@ -284,7 +284,7 @@ def test_a_storage_of_another_plugin_is_taken_over(rgw: S3Server, bucket: str, h
 
 
 def _daemon(host: PveHost) -> int:
-    from s3fsx.status import read_status, socket_path
+    from s3fsx.service.status import read_status, socket_path
 
     pid = read_status(socket_path(str(host.home / "runtime_dir"), str(host.mountpoint)))["pid"]
     assert isinstance(pid, int)
@@ -292,6 +292,6 @@ def _daemon(host: PveHost) -> int:
 
 
 def _dead(path: Path) -> bool:
-    from s3fsx.mountpoint import is_dead
+    from s3fsx.kernel.mountpoint import is_dead
 
     return is_dead(str(path))

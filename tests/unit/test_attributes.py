@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.attributes import KEPT_BITS, Attributes, Defaults, from_metadata, to_metadata
+from s3fsx.fs.attributes import KEPT_BITS, Attributes, Defaults, from_metadata, to_metadata
 
 DEFAULTS = Defaults(file_mode=0o640, dir_mode=0o750, uid=33, gid=34)
 MODIFIED = 1_700_000_000.5

@@ -11,9 +11,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from s3fsx.blockfile import BlockFile, Damaged
-from s3fsx.blockformat import RECORD_SIZE, UNIT, Identity, record_at, slot_at
-from s3fsx.checksum import GRAIN
+from s3fsx.local.blockfile import BlockFile, Damaged
+from s3fsx.local.blockformat import RECORD_SIZE, UNIT, Identity, record_at, slot_at
+from s3fsx.store.checksum import GRAIN
 
 MIB = 1 << 20
 SIZE = 3 * GRAIN + 5 * UNIT + 77

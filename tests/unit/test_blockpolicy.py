@@ -6,8 +6,8 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from s3fsx.blockformat import Identity
-from s3fsx.blockpolicy import NEAR, SEQUENTIAL, Ledger, Run
+from s3fsx.local.blockformat import Identity
+from s3fsx.local.blockpolicy import NEAR, SEQUENTIAL, Ledger, Run
 
 MIB = 1 << 20
 KIB = 1 << 10

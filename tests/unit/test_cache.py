@@ -10,9 +10,9 @@ from pathlib import Path
 import diskcache
 import pytest
 
-from s3fsx.cache import _BACKLOG, MetadataCache, _key
 from s3fsx.errors import ConfigError
-from s3fsx.objects import ObjectInfo
+from s3fsx.local.cache import _BACKLOG, MetadataCache, _key
+from s3fsx.store.objects import ObjectInfo
 
 MIB = 1 << 20
 INFO = ObjectInfo("pve/snippets/a", 3, "e1", 1000.0, metadata={"mode": "33261", "ä": "€"})

@@ -7,9 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from s3fsx import callers
-from s3fsx.callers import Callers, Killed
 from s3fsx.errors import S3fsxError
+from s3fsx.kernel import callers
+from s3fsx.kernel.callers import Callers, Killed
 
 
 def process(proc: Path, pid: int, tid: int, pending: str, *files: str, end: tuple[str, int, int] = ("D", 0, 0)) -> None:

@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from s3fsx.check import check
 from s3fsx.errors import AccessDenied, DeadlineExceeded, S3fsxError
-from s3fsx.objects import Capabilities
+from s3fsx.s3.check import check
+from s3fsx.store.objects import Capabilities
 from tests.fakestore import FakeStore
 
 

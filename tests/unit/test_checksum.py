@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import checksum
-from s3fsx.checksum import crc32_combine, crc32_of_grains, crc32_of_parts, crc_at, grain_count, grain_crcs
-from s3fsx.objects import MAX_PART, MAX_PARTS
+from s3fsx.store import checksum
+from s3fsx.store.checksum import crc32_combine, crc32_of_grains, crc32_of_parts, crc_at, grain_count, grain_crcs
+from s3fsx.store.objects import MAX_PART, MAX_PARTS
 
 MIB = 1 << 20
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import __version__, cli, launch, log, mountpoint, report
+from s3fsx import __version__, cli
 from s3fsx.commands import checking, mounting
 from s3fsx.commands import state as state_command
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import AccessDenied, S3fsxError
-from s3fsx.settings import Settings
-from s3fsx.status import socket_path
+from s3fsx.kernel import mountpoint
+from s3fsx.service import launch, log, report
+from s3fsx.service.status import socket_path
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -321,7 +323,7 @@ def test_no_traceback_reaches_the_user(
     def broken(*_: object, **__: object) -> object:
         raise error
 
-    monkeypatch.setattr("s3fsx.config.load", broken)
+    monkeypatch.setattr("s3fsx.configuration.config.load", broken)
     assert run("config", "show") == (code, "", line)
     assert ("Traceback" in run("config", "show", "--debug")[2]) == (code == 1)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.concurrency import QUICK, START, USUAL, Concurrency
+from s3fsx.transfer.concurrency import QUICK, START, USUAL, Concurrency
 
 PART = 8 << 20
 GBIT = 125e6  # bytes per second

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import config, configfile, report
-from s3fsx.config import to_s3_options
-from s3fsx.configfile import ConfigFile, Unreadable
+from s3fsx.configuration import config, configfile
+from s3fsx.configuration.config import to_s3_options
+from s3fsx.configuration.configfile import ConfigFile, Unreadable
+from s3fsx.configuration.settings import SCHEMA, Settings
 from s3fsx.errors import ConfigError
-from s3fsx.settings import SCHEMA, Settings
+from s3fsx.service import report
 
 COMMON, MINE, KEYS = "/etc/s3fsx/s3fsx.toml", "/etc/s3fsx/mine.toml", "/keys"
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import credentials
-from s3fsx.credentials import Credentials
+from s3fsx.configuration import credentials
+from s3fsx.configuration.credentials import Credentials
 from s3fsx.errors import ConfigError
 
 AWS = """

@@ -12,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from s3fsx.endpoint import BACKOFF_BASE, BACKOFF_CAP, FAILURES, IDLE_AFTER, PROBE_EVERY, PROBE_LIMIT, Endpoint, backoff
 from s3fsx.errors import ConnectionFailed, DeadlineExceeded, EndpointDown, NotFound, ServerFault, StoreError, Throttled
+from s3fsx.store.endpoint import (
+    BACKOFF_BASE,
+    BACKOFF_CAP,
+    FAILURES,
+    IDLE_AFTER,
+    PROBE_EVERY,
+    PROBE_LIMIT,
+    Endpoint,
+    backoff,
+)
 
 pytestmark = pytest.mark.expect_log("is down", optional=True)
 

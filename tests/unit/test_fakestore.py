@@ -7,7 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from s3fsx.errors import DeadlineExceeded, EndpointDown, NotFound, ServerFault
-from s3fsx.objects import Payload
+from s3fsx.store.objects import Payload
 from tests.fakestore import FakeStore
 
 

@@ -7,7 +7,7 @@ import os
 import trio
 import trio.testing
 
-from s3fsx.fuseloop import Readable, ReadLock
+from s3fsx.kernel.fuseloop import Readable, ReadLock
 
 
 async def test_a_free_lock_is_taken_without_a_checkpoint() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx.cache import MetadataCache
-from s3fsx.journal import Journal
-from s3fsx.objects import ObjectInfo, UploadedPart
-from s3fsx.records import UploadRecord
+from s3fsx.local.cache import MetadataCache
+from s3fsx.local.journal import Journal
+from s3fsx.local.records import UploadRecord
+from s3fsx.store.objects import ObjectInfo, UploadedPart
 
 UPLOADS = int(os.environ.get("S3FSX_TEST_UPLOADS", "150"))
 MIB = 1 << 20

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from s3fsx.attributes import Attributes
 from s3fsx.errors import FileSystemError
-from s3fsx.files import Handle
-from s3fsx.handles import Handles
-from s3fsx.tree import File, Tree
+from s3fsx.fs.attributes import Attributes
+from s3fsx.fs.files import Handle
+from s3fsx.fs.tree import File, Tree
+from s3fsx.kernel.handles import Handles
 
 ATTRS = Attributes(0o644, 0, 0, 0)
 CALLER: Any = SimpleNamespace(pid=7)

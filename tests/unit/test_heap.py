@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import trio
-from s3fsx.heap import SLACK, keep_trimmed, resident, tame_malloc
+from s3fsx.service.heap import SLACK, keep_trimmed, resident, tame_malloc
 
 async def main():
     held = 0

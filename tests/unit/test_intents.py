@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.intents import directory_of, is_copy, is_version, piece_of, plan, undecided
-from s3fsx.objects import COPY_OF, WRITE_ID, ObjectInfo
-from s3fsx.records import Intent, Piece
+from s3fsx.local.intents import directory_of, is_copy, is_version, piece_of, plan, undecided
+from s3fsx.local.records import Intent, Piece
+from s3fsx.store.objects import COPY_OF, WRITE_ID, ObjectInfo
 
 SOURCE = ObjectInfo("a", 5, "e1", 1000.0, metadata={WRITE_ID: "w1", "mode": "33188"})
 COPY = replace(SOURCE, key="b", modified=1001.0)

@@ -12,9 +12,9 @@ import pytest
 import trio
 
 from s3fsx.errors import ConfigError
-from s3fsx.journal import Journal, JournalError
-from s3fsx.objects import UploadedPart
-from s3fsx.records import Intent, Piece, UploadRecord
+from s3fsx.local.journal import Journal, JournalError
+from s3fsx.local.records import Intent, Piece, UploadRecord
+from s3fsx.store.objects import UploadedPart
 
 RECORD = UploadRecord("w1", "u1", "open", "pve/dump/ä b.zst", "dump/ä b.dat", 1234.5)
 PARTS = (UploadedPart(1, 8 << 20, "e1", 0xFFFFFFFF, bytes(range(32))), UploadedPart(2, 5, "e2", None))

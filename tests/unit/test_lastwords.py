@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from s3fsx import lastwords
-from s3fsx.lastwords import LeftFile
+from s3fsx.service import lastwords
+from s3fsx.service.lastwords import LeftFile
 
 
 def test_what_was_left_is_told_once(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3fsx import daemon, launch
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import AccessDenied, BucketMissing, ConfigError, ConnectionFailed, S3fsxError
-from s3fsx.settings import Settings
+from s3fsx.service import daemon, launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,7 +29,7 @@ PROGRAM = """
 import os, sys, time
 from s3fsx import launch, daemon
 from s3fsx.errors import AccessDenied, ConfigError, S3fsxError
-from s3fsx.settings import Settings
+from s3fsx.configuration.settings import Settings
 import trio
 what, directory = sys.argv[1], sys.argv[2]
 
@@ -167,7 +167,7 @@ import os, signal, sys
 import trio
 from s3fsx import launch
 from s3fsx.errors import S3fsxError
-from s3fsx.settings import Settings
+from s3fsx.configuration.settings import Settings
 
 async def run(settings, mountpoint, *, ready):
     if sys.argv[1] == "denied":
@@ -224,7 +224,7 @@ def test_systemd_is_told(tmp_path: Path) -> None:
 def test_no_core_file_and_no_tracing() -> None:
     program = """
         import ctypes, resource
-        from s3fsx.daemon import keep_private
+        from s3fsx.service.daemon import keep_private
         keep_private()
         print(resource.getrlimit(resource.RLIMIT_CORE), ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # 3: PR_GET_DUMPABLE
     """

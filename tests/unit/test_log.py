@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import log
+from s3fsx.service import log
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d (?P<rest>.*)$")
 

@@ -7,7 +7,7 @@ import sys
 
 PROGRAM = """
 import sys, threading
-from s3fsx.heap import tame_malloc
+from s3fsx.service.heap import tame_malloc
 
 def address_space():
     return int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmSize")))

@@ -12,9 +12,10 @@ from types import ModuleType
 
 import pytest
 
-from s3fsx import cli, config
-from s3fsx.aliases import ALIASES
-from s3fsx.settings import SCHEMA, Settings
+from s3fsx import cli
+from s3fsx.configuration import config
+from s3fsx.configuration.aliases import ALIASES
+from s3fsx.configuration.settings import SCHEMA, Settings
 
 ROOT = Path(__file__).parents[2]
 

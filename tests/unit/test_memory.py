@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from s3fsx.errors import FileSystemError
-from s3fsx.memory import CHUNK, Budget, Lease
+from s3fsx.transfer.memory import CHUNK, Budget, Lease
 
 
 async def take(lease: Lease, amount: int) -> None:

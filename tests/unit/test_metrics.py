@@ -12,14 +12,14 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import statusview
+from s3fsx.configuration.values import is_local, listen
+from s3fsx.fs.unpublished import Unpublished
 from s3fsx.metrics import prices, server
 from s3fsx.metrics.exposition import Family, Sample, merged, render
 from s3fsx.metrics.histogram import Histogram
 from s3fsx.metrics.textfile import TextFile, name_of
 from s3fsx.metrics.traffic import Traffic
-from s3fsx.unpublished import Unpublished
-from s3fsx.values import is_local, listen
+from s3fsx.service import statusview
 
 UNQUOTED = {"\\\\": "\\", '\\"': '"', "\\n": "\n"}
 

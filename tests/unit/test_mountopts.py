@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import mountopts
+from s3fsx.configuration import mountopts
 from s3fsx.errors import ConfigError
 
 names = st.from_regex(r"\A[a-z][a-z0-9_-]{0,20}\Z").filter(

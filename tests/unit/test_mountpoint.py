@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import mountpoint
 from s3fsx.errors import ConfigError, S3fsxError
+from s3fsx.kernel import mountpoint
 
 MOUNTINFO = r"""
 22 28 0:21 / /proc rw,nosuid shared:13 - proc proc rw

@@ -9,7 +9,7 @@ import pyfuse3
 import pytest
 
 from s3fsx.errors import FileSystemError, S3fsxError, ServerFault
-from s3fsx.operation import Requests, operation
+from s3fsx.kernel.operation import Requests, operation
 
 
 class Handlers:

@@ -7,8 +7,8 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.memory import CHUNK, Budget
-from s3fsx.partbuffer import PartBuffer
+from s3fsx.transfer.memory import CHUNK, Budget
+from s3fsx.transfer.partbuffer import PartBuffer
 
 STEPS = st.lists(
     st.one_of(

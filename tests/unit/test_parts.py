@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import ConfigError, TooLarge
-from s3fsx.mount import schedule as schedule_of
-from s3fsx.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
-from s3fsx.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, sent_again
-from s3fsx.settings import Settings
+from s3fsx.service.mount import schedule as schedule_of
+from s3fsx.store.objects import MAX_OBJECT, MAX_PART, MAX_PARTS, MIN_PART, UploadedPart
+from s3fsx.store.parts import PartSchedule, compare_parts, composite_etag, copy_ranges, sent_again
 
 MIB = 1 << 20
 sizes = st.integers(MIN_PART, MAX_PART)

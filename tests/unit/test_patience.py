@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from s3fsx.endpoint import PROBE_LIMIT, SILENT_AFTER, Endpoint
 from s3fsx.errors import ConnectionFailed, EndpointDown, Throttled
-from s3fsx.patience import Patience
+from s3fsx.store.endpoint import PROBE_LIMIT, SILENT_AFTER, Endpoint
+from s3fsx.store.patience import Patience
 
 pytestmark = pytest.mark.expect_log("is down", optional=True)
 

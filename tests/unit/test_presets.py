@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from s3fsx import aliases
-from s3fsx.config import check
+from s3fsx.configuration import aliases
+from s3fsx.configuration.config import check
+from s3fsx.configuration.settings import SCHEMA, Settings
 from s3fsx.errors import ConfigError
-from s3fsx.mount import schedule
 from s3fsx.pve.presets import OTHER, PRESETS, Preset, endpoint_of, find, of_endpoint
-from s3fsx.settings import SCHEMA, Settings
+from s3fsx.service.mount import schedule
 
 ALL = [*PRESETS.values(), OTHER]
 

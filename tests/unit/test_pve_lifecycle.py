@@ -9,18 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3fsx.errors import ConfigError
-from s3fsx.pve.lifecycle import (
-    DAY,
-    TAG,
-    Policy,
-    Stored,
-    deleting,
-    freezing,
-    judge,
-    merged,
-    policy_of,
-    weakened,
-)
+from s3fsx.pve.lifecycle import DAY, TAG, Policy, Stored, deleting, freezing, judge, merged, policy_of, weakened
 
 POLICY = Policy("backup", "pve/dump/", transition_days=30, glacier_days=90, warm=2)
 NOW = 1000 * DAY

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import aliases, config
+from s3fsx.configuration import aliases, config
+from s3fsx.configuration.settings import SCHEMA, Settings
 from s3fsx.errors import ConfigError
 from s3fsx.pve import storagecfg
 from s3fsx.pve.plan import Storage, existing, overlap, quoted, toml
 from s3fsx.pve.plugins import OURS, PLUGIN, PROXS3, command, translate
 from s3fsx.pve.storagecfg import Section, parse
-from s3fsx.settings import SCHEMA, Settings
 
 names = st.from_regex(r"[a-z][a-z0-9-]{1,12}", fullmatch=True)
 words = st.from_regex(r"[!-~]([ -~]{0,20}[!-~])?", fullmatch=True)

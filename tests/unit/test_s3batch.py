@@ -12,11 +12,11 @@ import trio
 from botocore.exceptions import ClientError
 
 from s3fsx.errors import AccessDenied, ObjectLocked, S3fsxError, ServerFault, StoreError
-from s3fsx.s3batch import BATCH, BatchDelete
-from s3fsx.s3client import ClientMaker, failure
-from s3fsx.s3lanes import Lane, Lanes
-from s3fsx.s3options import S3Options
-from s3fsx.s3params import ParamMaker
+from s3fsx.s3.batch import BATCH, BatchDelete
+from s3fsx.s3.client import ClientMaker, failure
+from s3fsx.s3.lanes import Lane, Lanes
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.params import ParamMaker
 
 OPTIONS = S3Options(bucket="b", region="us-east-1", access_key="a", secret_key="s", endpoint="http://127.0.0.1:9")
 Answer = Callable[[list[str]], dict[str, Any]]

@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from s3fsx.errors import NotFound
-from s3fsx.s3calls import legal_hold, retained_until
+from s3fsx.s3.calls import legal_hold, retained_until
 
 TARGET = {"Bucket": "b", "Key": "dump/x"}
 

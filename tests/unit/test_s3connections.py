@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from s3fsx.s3connections import Connections
+from s3fsx.s3.connections import Connections
 
 
 class Made:

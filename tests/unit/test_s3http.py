@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.s3http import MAX_HEAD, REST, Answer, AnswerIO, head_of, parse_head, send
+from s3fsx.s3.http import MAX_HEAD, REST, Answer, AnswerIO, head_of, parse_head, send
 
 Pair = tuple[socket.socket, socket.socket]
 

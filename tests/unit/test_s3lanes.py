@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import trio
 
-from s3fsx.endpoint import Endpoint
 from s3fsx.errors import ConnectionFailed, EndpointDown, S3fsxError, UploadGone
-from s3fsx.s3lanes import PUBLISH_THREADS, Lane, Lanes, Requests
-from s3fsx.s3options import S3Options
+from s3fsx.s3.lanes import PUBLISH_THREADS, Lane, Lanes, Requests
+from s3fsx.s3.options import S3Options
+from s3fsx.store.endpoint import Endpoint
 
 pytestmark = pytest.mark.expect_log("is down", optional=True)
 

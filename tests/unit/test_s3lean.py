@@ -15,14 +15,14 @@ from botocore.awsrequest import AWSResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from s3fsx.objects import Payload
-from s3fsx.s3body import Body
-from s3fsx.s3client import ClientMaker
-from s3fsx.s3http import Answer, Plain
-from s3fsx.s3lean import LeanClient, learn
-from s3fsx.s3options import S3Options
-from s3fsx.s3sign import Keys, authorization
-from s3fsx.s3wire import Exchange, Unfit, Wire
+from s3fsx.s3.body import Body
+from s3fsx.s3.client import ClientMaker
+from s3fsx.s3.http import Answer, Plain
+from s3fsx.s3.lean import LeanClient, learn
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.sign import Keys, authorization
+from s3fsx.s3.wire import Exchange, Unfit, Wire
+from s3fsx.store.objects import Payload
 
 BUCKET = "backups"
 KEYS: dict[str, Any] = {"access_key": "AKID", "secret_key": "testsecret"}

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import errors, s3answers
+from s3fsx import errors
 from s3fsx.errors import BadRange, Changed, ConfigError, ConnectionFailed, NotSupported, Rejected, ServerFault, TooLarge
-from s3fsx.objects import Payload, UploadedPart
-from s3fsx.s3body import BLOCK, Body, TwoFacedBody, check_crcs, crc32_header, crc32_of_header, md5
-from s3fsx.s3errors import MAX_MESSAGE, from_answer, from_failure, may_want_tls, one_line, seconds_to_wait
-from s3fsx.s3options import S3Options
-from s3fsx.s3params import ParamMaker
+from s3fsx.s3 import answers
+from s3fsx.s3.body import BLOCK, Body, TwoFacedBody, check_crcs, crc32_header, crc32_of_header, md5
+from s3fsx.s3.errors import MAX_MESSAGE, from_answer, from_failure, may_want_tls, one_line, seconds_to_wait
+from s3fsx.s3.options import S3Options
+from s3fsx.s3.params import ParamMaker
+from s3fsx.store.objects import Payload, UploadedPart
 
 CHUNKS = st.lists(st.binary(max_size=9) | st.integers(1, 3 * BLOCK).map(bytes), max_size=6)
 
@@ -296,37 +297,37 @@ def answer(first: int, last: int, total: int, **more: Any) -> dict[str, Any]:
 )
 def test_only_the_range_that_was_asked_for_is_read(given: dict[str, Any], expected: type[Exception] | None) -> None:
     if expected is None:
-        s3answers.check_range(given, "GET k", 10, 10, "e")
+        answers.check_range(given, "GET k", 10, 10, "e")
         return
     with pytest.raises(expected):
-        s3answers.check_range(given, "GET k", 10, 10, "e")
+        answers.check_range(given, "GET k", 10, 10, "e")
 
 
 def test_a_whole_object_without_content_range_will_do() -> None:
-    s3answers.check_range({"ContentLength": 10, "ETag": '"e"'}, "GET k", 0, 10, "e")
+    answers.check_range({"ContentLength": 10, "ETag": '"e"'}, "GET k", 0, 10, "e")
 
 
 def test_names_are_decoded_only_where_the_store_says_it_encoded_them() -> None:
-    assert s3answers.decoder({"EncodingType": "url"})("a+b%2Bc%20d%0A%C3%BC") == "a b+c d\nü"
-    assert s3answers.decoder({"EncodingType": "url"})("bad%FF") == "bad\udcff"
-    assert s3answers.decoder({})("a+b%2B") == "a+b%2B"
+    assert answers.decoder({"EncodingType": "url"})("a+b%2Bc%20d%0A%C3%BC") == "a b+c d\nü"
+    assert answers.decoder({"EncodingType": "url"})("bad%FF") == "bad\udcff"
+    assert answers.decoder({})("a+b%2B") == "a+b%2B"
 
 
 def test_a_page_without_the_token_it_needs_is_a_fault() -> None:
     with pytest.raises(ServerFault):
-        s3answers.page({"IsTruncated": True})
+        answers.page({"IsTruncated": True})
 
 
 def test_the_etag_of_an_object_in_parts() -> None:
     one, two = (hashlib.md5(data) for data in (b"one", b"two"))
     parts = [UploadedPart(1, 3, one.hexdigest()), UploadedPart(2, 3, two.hexdigest())]
-    assert s3answers.composite_etag(parts) == hashlib.md5(one.digest() + two.digest()).hexdigest() + "-2"
-    assert s3answers.composite_etag([UploadedPart(1, 3, "not hex")]) == ""
+    assert answers.composite_etag(parts) == hashlib.md5(one.digest() + two.digest()).hexdigest() + "-2"
+    assert answers.composite_etag([UploadedPart(1, 3, "not hex")]) == ""
 
 
 def test_times() -> None:
     at = datetime(2026, 11, 20, 12, tzinfo=UTC)
     meta = {"HTTPHeaders": {"date": "Fri, 20 Nov 2026 12:00:00 GMT"}}
-    assert s3answers.answered_at({"ResponseMetadata": meta}) == at.timestamp()
-    info = s3answers.head("k", {"ContentLength": 1, "LastModified": at, "Metadata": {"Mode": "1"}, "ETag": '"e"'})
+    assert answers.answered_at({"ResponseMetadata": meta}) == at.timestamp()
+    info = answers.head("k", {"ContentLength": 1, "LastModified": at, "Metadata": {"Mode": "1"}, "ETag": '"e"'})
     assert (info.modified, info.metadata, info.etag) == (at.timestamp(), {"mode": "1"}, "e")

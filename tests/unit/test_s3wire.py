@@ -13,8 +13,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from s3fsx.errors import ConnectionFailed
-from s3fsx.s3client import ClientMaker, failure
-from s3fsx.s3options import S3Options
+from s3fsx.s3.client import ClientMaker, failure
+from s3fsx.s3.options import S3Options
 
 ANSWER = b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nETag: "1"\r\n\r\n'
 CONNECTIONS = 8

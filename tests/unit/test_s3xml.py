@@ -10,7 +10,7 @@ from botocore.parsers import create_parser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import s3answers, s3xml
+from s3fsx.s3 import answers, xml
 
 SPACE = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 SHAPE = botocore.session.get_session().get_service_model("s3").operation_model("ListObjectsV2").output_shape
@@ -27,7 +27,7 @@ def document(inner: str, space: str = SPACE) -> bytes:
 
 def by_botocore(body: bytes) -> Any:
     response = {"status_code": 200, "headers": {}, "body": body}
-    return s3answers.page(create_parser("rest-xml").parse(response, SHAPE), "d/")
+    return answers.page(create_parser("rest-xml").parse(response, SHAPE), "d/")
 
 
 USUAL = {
@@ -49,7 +49,7 @@ USUAL = {
 
 @pytest.mark.parametrize("body", USUAL.values(), ids=USUAL)
 def test_the_usual_is_read_as_botocore_does(body: bytes) -> None:
-    assert s3answers.page(s3xml.listing(body), "d/") == by_botocore(body)
+    assert answers.page(xml.listing(body), "d/") == by_botocore(body)
 
 
 @pytest.mark.parametrize(
@@ -70,15 +70,15 @@ def test_the_usual_is_read_as_botocore_does(body: bytes) -> None:
     ],
 )
 def test_what_is_not_usual_is_left_to_botocore(body: bytes) -> None:
-    with pytest.raises(s3xml.UnusualError):
-        s3xml.listing(body)
+    with pytest.raises(xml.UnusualError):
+        xml.listing(body)
 
 
 def test_a_page_of_something_else_is_no_empty_directory() -> None:
-    """Without IsTruncated, which ``s3answers`` wants."""
-    assert s3xml.listing(document("")) == {"Contents": [], "CommonPrefixes": []}
+    """Without IsTruncated, which ``s3.answers`` wants."""
+    assert xml.listing(document("")) == {"Contents": [], "CommonPrefixes": []}
     with pytest.raises(Exception, match="no list"):
-        s3answers.page(s3xml.listing(document("")), "d/")
+        answers.page(xml.listing(document("")), "d/")
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=0xD7FF), max_size=20))
@@ -88,10 +88,10 @@ def test_any_key(name: str) -> None:
     try:
         expected = by_botocore(body)
     except Exception:  # characters XML has not
-        with pytest.raises(s3xml.UnusualError):
-            s3xml.listing(body)
+        with pytest.raises(xml.UnusualError):
+            xml.listing(body)
         return
-    assert s3answers.page(s3xml.listing(body), "d/") == expected
+    assert answers.page(xml.listing(body), "d/") == expected
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_any_key(name: str) -> None:
 )
 def test_the_next_token_is_the_one_that_is_read_later(inner: str, token: bool) -> None:
     body = document(f"<IsTruncated>true</IsTruncated>{inner}")
-    found = s3xml.next_token(body)
+    found = xml.next_token(body)
     assert bool(found) == token
     if found:
-        assert found == s3xml.listing(body)["NextContinuationToken"]
+        assert found == xml.listing(body)["NextContinuationToken"]

@@ -13,13 +13,13 @@ import diskcache
 import pytest
 
 from s3fsx import safepath
-from s3fsx.blockcache import BlockCache
-from s3fsx.cache import MetadataCache, _key
 from s3fsx.errors import ConfigError, S3fsxError
-from s3fsx.journal import Journal
-from s3fsx.memory import Budget
-from s3fsx.objects import ObjectInfo
-from s3fsx.status import serve_status
+from s3fsx.local.blockcache import BlockCache
+from s3fsx.local.cache import MetadataCache, _key
+from s3fsx.local.journal import Journal
+from s3fsx.service.status import serve_status
+from s3fsx.store.objects import ObjectInfo
+from s3fsx.transfer.memory import Budget
 
 OTHER = 4711
 MIB = 1 << 20

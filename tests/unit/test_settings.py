@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from s3fsx import aliases, settings
+from s3fsx.configuration import aliases, settings
+from s3fsx.configuration.schema import SECTIONS
+from s3fsx.configuration.settings import SCHEMA, Settings
+from s3fsx.configuration.values import MIB
 from s3fsx.errors import ConfigError
-from s3fsx.objects import MAX_PART, MIN_PART
-from s3fsx.schema import SECTIONS
-from s3fsx.settings import SCHEMA, Settings
-from s3fsx.values import MIB
+from s3fsx.store.objects import MAX_PART, MIN_PART
 
 
 def test_the_schema_is_the_dataclass() -> None:

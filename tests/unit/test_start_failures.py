@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 import trio
 
-from s3fsx import mountpoint, state
+from s3fsx.configuration.settings import Settings
 from s3fsx.errors import AccessDenied, ConfigError, S3fsxError
-from s3fsx.journal import Journal
-from s3fsx.objects import Capabilities
-from s3fsx.probe import probe
-from s3fsx.settings import Settings
-from s3fsx.status import serve_status, socket_path
+from s3fsx.kernel import mountpoint
+from s3fsx.local.journal import Journal
+from s3fsx.s3.probe import probe
+from s3fsx.service import state
+from s3fsx.service.status import serve_status, socket_path
+from s3fsx.store.objects import Capabilities
 
 
 @pytest.fixture

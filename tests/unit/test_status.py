@@ -15,9 +15,9 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import status
 from s3fsx.errors import ConfigError, S3fsxError
-from s3fsx.status import read_status, serve_status, socket_path
+from s3fsx.service import status
+from s3fsx.service.status import read_status, serve_status, socket_path
 
 
 async def ask(path: str) -> dict[str, object]:

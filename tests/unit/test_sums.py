@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import checksum, sums
-from s3fsx.checksum import grain_crcs
 from s3fsx.errors import Corrupted
-from s3fsx.objects import MAX_OBJECT, MAX_PARTS, ObjectInfo
-from s3fsx.sums import LIMIT, PartSums, Sums, decode, name, needed
+from s3fsx.store import checksum, sums
+from s3fsx.store.checksum import grain_crcs
+from s3fsx.store.objects import MAX_OBJECT, MAX_PARTS, ObjectInfo
+from s3fsx.store.sums import LIMIT, PartSums, Sums, decode, name, needed
 
 GRAIN = 16  # of these tests
 ETAG = "d41d8cd98f00b204e9800998ecf8427e-2"

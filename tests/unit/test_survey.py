@@ -10,10 +10,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from s3fsx.errors import ConfigError
-from s3fsx.nodecopy import CopiedUpload, NodeCopy, copied, difference, from_json, record_of, to_json
-from s3fsx.objects import UploadedPart
-from s3fsx.records import UploadRecord
-from s3fsx.survey import ABORT, KEEP, PUBLISH, Finding, Known, Unfinished, choose, human, judge, lines, prefixes_above
+from s3fsx.fs.survey import (
+    ABORT,
+    KEEP,
+    PUBLISH,
+    Finding,
+    Known,
+    Unfinished,
+    choose,
+    human,
+    judge,
+    lines,
+    prefixes_above,
+)
+from s3fsx.local.nodecopy import CopiedUpload, NodeCopy, copied, difference, from_json, record_of, to_json
+from s3fsx.local.records import UploadRecord
+from s3fsx.store.objects import UploadedPart
 
 MINE, OTHER, THIRD = "a" * 32, "b" * 32, "bbbbbb" + "c" * 26
 PARTS = (UploadedPart(1, 8 << 20, "0" * 32), UploadedPart(2, 5, "1" * 32))

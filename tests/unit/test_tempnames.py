@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from s3fsx.fs.tempnames import HEAD_BYTES, is_temporary, needs_head, predict
 from s3fsx.layout import check_name
-from s3fsx.tempnames import HEAD_BYTES, is_temporary, needs_head, predict
 
 VM = "vzdump-qemu-100-2026_11_20-13_15_26"
 CT = "vzdump-lxc-101-2026_11_20-13_15_26"

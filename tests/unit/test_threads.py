@@ -13,8 +13,8 @@ import pytest
 import trio
 import trio.testing
 
-from s3fsx import threads
-from s3fsx.threads import check_cancelled, in_thread
+from s3fsx.transfer import threads
+from s3fsx.transfer.threads import check_cancelled, in_thread
 
 LIMIT = 10.0  # seconds: generous
 

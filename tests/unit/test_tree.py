@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from s3fsx.attributes import Attributes
-from s3fsx.tree import ROOT, Directory, Tree
+from s3fsx.fs.attributes import Attributes
+from s3fsx.fs.tree import ROOT, Directory, Tree
 
 ATTRS = Attributes(0o644, 0, 0, 0)
 

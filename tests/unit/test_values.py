@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx import values
-from s3fsx.values import GIB, KIB, MIB, TIB, Kind
+from s3fsx.configuration import values
+from s3fsx.configuration.values import GIB, KIB, MIB, TIB, Kind
 
 
 @pytest.mark.parametrize(

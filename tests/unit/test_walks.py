@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from s3fsx.walks import AHEAD, Walk
+from s3fsx.fs.walks import AHEAD, Walk
 
 NAMES = [f"{n:02}" for n in range(30)]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s3fsx.window import BACK, FIRST, IDLE, NEAR, RUNS, Block, Plan, Window
+from s3fsx.transfer.window import BACK, FIRST, IDLE, NEAR, RUNS, Block, Plan, Window
 
 KIB = 1 << 10
 MIB = 1 << 20

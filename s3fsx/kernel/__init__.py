@@ -1,0 +1,1 @@
+"""FUSE: requests of the kernel, answers to it."""

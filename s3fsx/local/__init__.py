@@ -1,0 +1,1 @@
+"""What is on the local disk: journal, metadata cache, block cache."""

@@ -1,0 +1,131 @@
+"""``s3fsx check``: does the store do what a mount needs, and how fast. Leaves nothing in the bucket."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import trio
+
+from ..configuration.config import to_s3_options
+from ..configuration.settings import Settings
+from ..errors import Corrupted, S3fsxError
+from ..layout import INTERNAL
+from ..service.launch import explain
+from ..store.endpoint import Endpoint
+from ..store.objects import Capabilities, Payload, Store
+from .probe import probe as probe_store
+from .store import S3Store
+
+SIZE = 64 << 10
+CLEANUP_LIMIT = 15.0
+
+INTEGRITY = {
+    "crc32": "the store refuses a wrong CRC-32 of a part",
+    "sha256": "the store refuses a wrong SHA-256 of a part (it does not check CRC-32)",
+    "etag": "the MD5 of each part is compared with its ETag (the store checks no checksum)",
+}
+
+Probe = Callable[[], Awaitable[Capabilities]]
+
+
+async def check_store(settings: Settings, write: Callable[[str], object]) -> Capabilities | None:
+    """``check`` of the store that the settings name. Raises S3fsxError that names it, too."""
+    try:
+        async with S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience)) as store:
+            probing = partial(probe_store, store, settings.prefix)
+            return await check(store, settings.prefix, probe=probing, write=write, read_only=settings.read_only)
+    except S3fsxError as error:
+        raise S3fsxError(explain(error, settings)) from error
+
+
+async def check(
+    store: Store, prefix: str, *, probe: Probe, write: Callable[[str], object], read_only: bool = False
+) -> Capabilities | None:
+    """Tries every step on objects below ``prefix`` + ".s3fsx/" and writes one line for each, with its latency.
+
+    What it found out; None when read_only. Raises S3fsxError, with the name of the step that failed before the store's
+    message.
+    """
+    step = _Steps(write)
+    with step("connect and list"):
+        page = await store.list_page(prefix, limit=10)
+    write(f"  {'':18}           {_found(page.objects, page.prefixes, page.next_token)}\n")
+    if read_only:
+        write("read_only is set: nothing written\n")
+        return None
+    with step("probe"):
+        capabilities = await probe()
+    key = f"{prefix}{INTERNAL}/check-{secrets.token_hex(8)}"
+    target = f"{key}.renamed"
+    data = secrets.token_bytes(SIZE)
+    try:
+        with step("write 64 KiB"):
+            info = await store.put(key, Payload.of(data), metadata={})
+        with step("rename"):
+            moved = await store.copy(key, target, etag=info.etag)
+            await store.delete(key)
+        with step("stat"):
+            if (await store.head(target)).size != SIZE:
+                raise Corrupted("the object has another size than what was written")
+        with step("read"):
+            if await store.get_range(target, 0, SIZE, etag=moved.etag) != data:
+                raise Corrupted("the object has other bytes than what was written")
+        with step("delete"):
+            await store.delete(target)
+            left = await store.list_page(key, delimiter="")
+            if left.objects:
+                raise S3fsxError("the object is still listed after its deletion")
+    except BaseException:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT):
+            await _clean(store, key, target)
+        raise
+    for line in describe(capabilities):
+        write(line + "\n")
+    return capabilities
+
+
+def describe(capabilities: Capabilities) -> Iterator[str]:
+    """What the store supports, for a person."""
+    yield f"integrity            {INTEGRITY.get(capabilities.integrity, capabilities.integrity)}"
+    yield f"create only if new   {_yes(capabilities.conditional_put)} for small files, " + (
+        f"{_yes(capabilities.conditional_complete)} for multipart uploads"
+    )
+    yield f"copy by parts        {_yes(capabilities.part_copy)}"
+    yield f"object lock          {_yes(capabilities.object_lock)}"
+    for note in capabilities.notes:
+        yield f"note                 {note}"
+
+
+class _Steps:
+    def __init__(self, write: Callable[[str], object]) -> None:
+        self._write = write
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = trio.current_time()
+        try:
+            yield
+        except S3fsxError as error:
+            raise S3fsxError(f"{name}: {str(error) or type(error).__name__}") from error
+        self._write(f"  {name:18} {(trio.current_time() - start) * 1000:7.1f} ms\n")
+
+
+async def _clean(store: Store, *keys: str) -> None:
+    for key in keys:
+        try:
+            await store.delete(key)
+        except S3fsxError:
+            continue  # the failure that led here is the one to tell
+
+
+def _found(objects: tuple[object, ...], prefixes: tuple[object, ...], more: str | None) -> str:
+    if not objects and not prefixes:
+        return "nothing there yet"
+    return f"{'more than ' if more else ''}{len(objects)} files and {len(prefixes)} directories at the top"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,1 @@
+"""The daemon and what is told of it."""

@@ -1,0 +1,1 @@
+"""How bytes move: parts, windows, places, memory."""
