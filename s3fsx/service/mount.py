@@ -308,7 +308,7 @@ async def _serve(
         background.start_soon(_kept, mount.blocks.run)
         if not settings.read_only:
             background.start_soon(_kept, mount.mirror.run)
-        background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held)
+        background.start_soon(_kept, keep_trimmed, lambda: mount.budget.held, settings.memory_budget)
         background.start_soon(_kept, keep_forgetting, mount.tree)
         if settings.metrics_listen:
             background.start_soon(_kept, server.serve, settings.metrics_listen, mount.metrics)

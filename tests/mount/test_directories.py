@@ -54,7 +54,11 @@ def test_a_large_directory(tmp_path: Path, log_watch: LogWatch) -> None:
             assert len(timed("ls", "ls", dump).splitlines()) == ENTRIES
             misses = "import os,sys\nfor n in range(1000): assert not os.path.exists(f'{sys.argv[1]}/{n}.notes')"
             timed("1000 misses", sys.executable, "-c", misses, dump)
-            per_entry = (rss(mount) - before) / ENTRIES
+            limit = PER_ENTRY + (16 << 20) / ENTRIES  # the heap may keep 16 MiB, see heap.py
+            for _ in range(100):  # a second without use, before what the listing left behind is given back
+                if (per_entry := (rss(mount) - before) / ENTRIES) < limit:
+                    break
+                time.sleep(0.1)
             assert asked["pve/dump/"] <= pages + 4  # and the mount's own few
             sys.stdout.write(f"directory of {ENTRIES}: {spent} s, {per_entry:.0f} bytes each\n")  # pytest -s shows it
-    assert per_entry < PER_ENTRY + (16 << 20) / ENTRIES  # the heap may keep 16 MiB, see heap.py
+    assert per_entry < limit
