@@ -14,8 +14,8 @@ from pathlib import Path
 
 import trio
 
-# mallopt(3), malloc.h. What is larger than glibc's largest threshold (HEAP_MAX_SIZE / 2) is mapped by itself. The top of
-# the heap is given back by keep_trimmed alone.
+# mallopt(3), malloc.h. Above glibc's largest threshold (HEAP_MAX_SIZE / 2) a block is mapped by itself. The top of the
+# heap is given back by keep_trimmed alone.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _MMAP = 32 << 20
 _TRIM = 1 << 30
@@ -28,7 +28,7 @@ _YOUNG, _MIDDLE, _OLD = 10_000, 20, 50
 # a busy machine (load 16, 40 s each): 243 and 252 MiB at the peak; with 0.25 s and 16 MiB 264 and 290.
 CHECK_EVERY = 0.1
 SLACK = 8 << 20
-# Bytes above the budget from which on holes are given back at once. Below, they wait until nothing is in use any more for
+# Bytes above the budget from which on holes are given back at once. Below, they wait until nothing has been in use for
 # QUIET seconds: a hole that a restore leaves behind is where its next block goes, and given back it costs the page
 # faults again. 2 GiB through zstd: 251 000 faults when it was always given back, 40 000 so, most of them at the start.
 NEAR = 64 << 20

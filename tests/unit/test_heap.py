@@ -1,5 +1,5 @@
-"""What was given back is the kernel's again, also where something small lies above it: at once near the limit, when all is
-done else."""
+"""What was given back is the kernel's again, also where something small lies above it: near the limit, and when all is
+done."""
 
 from __future__ import annotations
 
