@@ -114,6 +114,7 @@ def _has_checksums(place: Place, backup: Backup) -> bool:
 
 
 async def note(place: Place, result: Result) -> None:
-    """In the record of checks: a drill that failed, or one that has verified every byte, too. Raises nothing."""
-    if result.damaged or result.verified:
-        await checked.record(place.s3, place.prefix, result.backup.info, good=result.good, how=result.line)
+    """In the record of checks. Raises nothing."""
+    await checked.record_drill(
+        place.s3, place.prefix, result.backup.info, good=result.good, verified=result.verified, how=result.line
+    )

@@ -30,7 +30,7 @@ def resolve(text: str, options: Sequence[str] = ()) -> Where:
 
     Raises ConfigError in one line.
     """
-    if text.startswith(("/", "./", "../")) or text in (".", ".."):
+    if _is_path(text):
         return _mounted(text, options)
     scheme = "s3://" if text.startswith("s3://") else ""
     source, _, path = text.removeprefix(scheme).partition(":")
@@ -43,12 +43,19 @@ def resolve(text: str, options: Sequence[str] = ()) -> Where:
 def split(text: str) -> tuple[str, str]:
     """SOURCE and the rest of what names a backup: ``STORAGE:backup/NAME``, ``s3://BUCKET/PREFIX:NAME``, a path in a
     mount; SOURCE is "" where it is only a name."""
-    if text.startswith(("/", "./", "../")):
+    if _is_path(text):
         directory, _, name = text.rpartition("/")
         return (directory, name) if _mount_of(text) else ("", text)
     scheme = "s3://" if text.startswith("s3://") else ""
     source, colon, name = text.removeprefix(scheme).partition(":")
     return (scheme + source, name) if colon else ("", text)
+
+
+def _is_path(text: str) -> bool:
+    """Of a file system: what begins like one, and what has a directory in it and is in a mount from here."""
+    if text.startswith(("/", "./", "../")) or text in (".", ".."):
+        return True
+    return "/" in text and ":" not in text and _mount_of(text) != ""
 
 
 def only(options: Sequence[str] = ()) -> str:

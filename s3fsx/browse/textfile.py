@@ -67,6 +67,17 @@ def last_success(text: str) -> float:
         return 0.0
 
 
+def require_writable(path: str) -> None:
+    """Raises ConfigError where a file can never be written there."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path):
+        raise ConfigError(f"--textfile {path}: a directory; it takes DIR/NAME.prom")
+    if not os.path.isdir(directory):
+        raise ConfigError(f"--textfile {path}: there is no directory {directory}")
+    if not os.access(directory, os.W_OK):
+        raise ConfigError(f"--textfile {path}: no right to write into {directory}")
+
+
 def write(path: str, source: str, result: Result | None) -> None:
     """Blocks. Readable for node_exporter, which runs as a user of its own. Raises ConfigError."""
     try:

@@ -22,12 +22,12 @@ _NOTES_SHOWN = 40
 
 def add(commands: Commands) -> None:
     ls = commands.add("ls", _ls, "what is in a directory of the bucket, with or without a mount")
-    ls.add_argument("where", metavar="SOURCE[:PATH]", nargs="?", default="", help=f"{buckets.SOURCE_HELP}, and a path")
+    buckets.add_where(ls, "SOURCE[:PATH]")
     ls.add_argument("-l", dest="long", action="store_true", help="with size, time and storage class")
     ls.add_argument("--json", action="store_true", help="as JSON")
 
     listing = commands.add("backups", _backups, "the backups of a bucket: guest, time, size, notes, protection, checks")
-    listing.add_argument("where", metavar="SOURCE", nargs="?", default="", help=buckets.SOURCE_HELP)
+    buckets.add_where(listing)
     listing.add_argument("--vmid", type=buckets.vmid, metavar="N", help="of this guest only")
     listing.add_argument("--json", action="store_true", help="as JSON")
 

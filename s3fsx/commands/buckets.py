@@ -42,6 +42,13 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_where(parser: argparse.ArgumentParser, metavar: str = "SOURCE") -> None:
+    """For commands about a whole bucket: SOURCE is what they are told, --source says the same as it does elsewhere."""
+    more = ", and a path" if metavar != "SOURCE" else ""
+    parser.add_argument("where", metavar=metavar, nargs="?", default="", help=SOURCE_HELP + more)
+    add_source(parser)
+
+
 def begin(args: argparse.Namespace) -> None:
     keep_private()
     log.setup("warning", foreground=True, debug=args.debug)
@@ -49,7 +56,9 @@ def begin(args: argparse.Namespace) -> None:
 
 def where(args: argparse.Namespace, text: str = "") -> Where:
     """text, as SOURCE with a path; else --source; else the only one there is. Raises ConfigError."""
-    return source.resolve(text or getattr(args, "source", "") or source.only(args.options), args.options)
+    if text and args.source:
+        raise ConfigError(f"{text}, and --source {args.source}: only one of them")
+    return source.resolve(text or args.source or source.only(args.options), args.options)
 
 
 def where_of(args: argparse.Namespace, texts: list[str]) -> tuple[Settings, list[str]]:
@@ -58,7 +67,8 @@ def where_of(args: argparse.Namespace, texts: list[str]) -> tuple[Settings, list
     places = {place for place, _ in split if place} | ({args.source} if args.source else set())
     if len(places) > 1:
         raise ConfigError(f"of one bucket at a time: {', '.join(sorted(places))}")
-    found = where(args, next(iter(places), ""))
+    named = next(iter(places), "")
+    found = where(args, "" if named == args.source else named)
     # Of a path in a mount the directories are a part of the name.
     inside = f"{found.path}/" if found.path and any(place for place, _ in split) else ""
     return found.settings, [inside + name if place else name for place, name in split]

@@ -28,7 +28,7 @@ def add(commands: Commands) -> None:
         "code 1 when it could not be restored",
         help="restore a backup as a stream, to see that it can be",
     )
-    drill.add_argument("where", metavar="SOURCE", nargs="?", default="", help=buckets.SOURCE_HELP)
+    buckets.add_where(drill)
     which = drill.add_mutually_exclusive_group()
     which.add_argument("--newest", action="store_true", help="the newest backup (default)")
     which.add_argument("--random", action="store_true", help="any backup")
@@ -44,6 +44,8 @@ def _drill(args: argparse.Namespace) -> int:
     from ..browse import textfile
 
     found = buckets.where(args, args.where)
+    if args.textfile:
+        textfile.require_writable(args.textfile)  # a drill takes hours
     source = args.where or f"s3://{found.settings.bucket}/{found.settings.prefix}"
     try:
         result = buckets.run(found.settings, lambda place: _run(place, args))
@@ -51,9 +53,10 @@ def _drill(args: argparse.Namespace) -> int:
         if args.textfile:
             textfile.write(args.textfile, source, None)
         raise
+    _tell(args, result)
+    sys.stdout.flush()
     if args.textfile:
         textfile.write(args.textfile, source, result)
-    _tell(args, result)
     return EXIT_OK if result.good else EXIT_TROUBLE
 
 

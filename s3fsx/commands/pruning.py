@@ -29,7 +29,7 @@ def add(commands: Commands) -> None:
         "stay and do not count; asks first",
         help="delete the backups that the keep rules do not keep",
     )
-    prune.add_argument("where", metavar="SOURCE", nargs="?", default="", help=buckets.SOURCE_HELP)
+    buckets.add_where(prune)
     prune.add_argument("--vmid", type=buckets.vmid, metavar="N", help="of this guest only")
     for name in _PERIODS:
         what = "the latest N" if name == "last" else f"the latest of each of N {name} periods"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
 from ..browse.checked import Checks, read_checks
+from ..configuration.settings import Settings
 from ..errors import ConfigError
 from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from . import buckets
@@ -29,7 +30,9 @@ def add(commands: Commands) -> None:
         "when anything is wrong",
         help="read backups back and compare them with their checksums",
     )
-    verify.add_argument("backups", metavar="BACKUP", nargs="*", help=buckets.BACKUP_HELP)
+    verify.add_argument(
+        "backups", metavar="BACKUP", nargs="*", help=f"{buckets.BACKUP_HELP}; with --all: SOURCE, which bucket"
+    )
     verify.add_argument("--all", action="store_true", help="every backup of the bucket")
     verify.add_argument("--vmid", type=buckets.vmid, metavar="N", help="with --all: of this guest only")
     verify.add_argument(
@@ -42,11 +45,13 @@ def add(commands: Commands) -> None:
 
 def _verify(args: argparse.Namespace) -> int:
     buckets.begin(args)
-    if bool(args.backups) == args.all:
+    if not args.backups and not args.all:
         raise ConfigError("name backups, or give --all")
+    if args.all and len(args.backups) > 1:
+        raise ConfigError("--all is every backup: beside it only SOURCE")
     if args.vmid is not None and not args.all:
         raise ConfigError("--vmid goes with --all")
-    settings, names = buckets.where_of(args, args.backups)
+    settings, names = _which(args)
     note = not args.no_record and not settings.read_only
 
     async def work(place: Place) -> list[Verdict]:
@@ -76,6 +81,16 @@ def _verify(args: argparse.Namespace) -> int:
     elif args.all:
         sys.stdout.write(_summary(verdicts) + "\n")
     return EXIT_TROUBLE if any(verdict.result in ("bad", "failed") for verdict in verdicts) else EXIT_OK
+
+
+def _which(args: argparse.Namespace) -> tuple[Settings, list[str]]:
+    """The bucket, and the backups that were named."""
+    if not args.all:
+        return buckets.where_of(args, args.backups)
+    found = buckets.where(args, *args.backups)
+    if found.path:
+        raise ConfigError(f"{args.backups[0]}: --all is every backup of the bucket: leave {found.path} out, or --all")
+    return found.settings, []
 
 
 def _due(listed: list[Backup], checks: Checks, since: float | None) -> list[Backup]:

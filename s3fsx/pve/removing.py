@@ -100,20 +100,27 @@ def _drain(places: Places, host: Host, settings: Settings | None, section: Secti
         was_active = host.is_active(places.unit)
         host.stop(places.unit)
         say(f"systemctl stop {places.unit}: unmounted, everything published")
-        left = unfinished.left(settings) if settings is not None else []
-        if left:
+        try:
+            _refuse_unfinished(places, settings)
+        except S3fsxError:
             if was_active:
                 host.start(places.unit)
-            raise S3fsxError(
-                f"{left[0]}{f', and {len(left) - 1} more' if len(left) > 1 else ''}: nothing was removed; mount it "
-                f"once more when the store answers, or see 's3fsx recover {places.name}'"
-            )
+            raise
     except BaseException:
         if disabled:
             host.pvesm(["set", places.name, "--delete", "disable"])
             say(f"pvesm set {places.name} --delete disable")
         raise
     host.disable(places.unit)
+
+
+def _refuse_unfinished(places: Places, settings: Settings | None) -> None:
+    left = unfinished.left(settings) if settings is not None else []
+    if left:
+        raise S3fsxError(
+            f"{left[0]}{f', and {len(left) - 1} more' if len(left) > 1 else ''}: nothing was removed; mount it "
+            f"once more when the store answers, or see 's3fsx recover {places.name}'"
+        )
 
 
 def _clear(wish: Wish, places: Places, host: Host, settings: Settings | None, path: str, say: Say) -> None:

@@ -9,22 +9,22 @@ import trio
 
 from ..configuration.settings import Settings
 from ..errors import S3fsxError
-from ..local.journal import Journal
-from ..service.state import identity, state_directory
+from ..service.state import identity, open_journal, state_directory
 
 __all__ = ["identity", "left", "remove_directories"]
 
 
 def left(settings: Settings) -> list[str]:
-    """A line for each file and change of names that is not finished in the bucket. Raises ConfigError."""
+    """A line for each file and change of names that is not finished in the bucket. Raises ConfigError; S3fsxError while
+    a mount has the journal, also one that is none of Proxmox'."""
     return trio.run(_left, settings)
 
 
 async def _left(settings: Settings) -> list[str]:
     directory = state_directory(settings)
-    journal = await trio.to_thread.run_sync(Journal.look, directory)
-    if journal is None:
+    if not os.path.isdir(directory):
         return []
+    journal = await open_journal(settings, directory)
     try:
         records, intents = await journal.records(), await journal.intents()
     finally:

@@ -171,7 +171,7 @@ def test_verify(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     today = time.strftime("%Y-%m-%d", time.gmtime())
     rows = s3fsx("backups", bucket.source).out.splitlines()
     assert [today in row.split()[5:] for row in rows if VM in row or CT in row] == [True, True]
-    again = s3fsx("verify", "--all", "--since", "1d", "-s", bucket.source).out.splitlines()
+    again = s3fsx("verify", bucket.source, "--all", "--since", "1d").out.splitlines()
     assert [line.split()[0] for line in again[:-1]] == ["unknown"]
 
     wrong = bytearray(LARGE)
@@ -291,6 +291,13 @@ def test_drill(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     assert "\ns3fsx_drill_success{" in metrics.read_text()
     assert "FAILED" in bucket.view.body(f"dump/{name}.notes").decode()
 
+    def shown() -> str:
+        return next(row for row in s3fsx("backups", "-s", bucket.source).out.splitlines() if name in row)
+
+    assert " BAD " in shown()
+    assert s3fsx("verify", "-s", bucket.source, name).out.startswith("ok ")
+    assert " BAD " in shown(), "its bytes are right, and it is no backup"
+
 
 def test_bad_input(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     for arguments, why in [
@@ -299,7 +306,14 @@ def test_bad_input(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
         (("verify", "-s", bucket.source), "name backups, or give --all"),
         (("verify", "--vmid", "100", "-s", bucket.source, VM), "--vmid goes with --all"),
         (("verify", f"{bucket.source}:a", "s3://other:b"), "of one bucket at a time"),
-        (("drill", bucket.source, "--textfile", "/nowhere/x.prom", "--no-notes"), "--textfile /nowhere/x.prom"),
+        (
+            ("drill", bucket.source, "--textfile", "/nowhere/x.prom"),
+            "--textfile /nowhere/x.prom: there is no directory",
+        ),
+        (("drill", bucket.source, "--textfile", str(tmp_path)), "a directory; it takes DIR/NAME.prom"),
+        (("ls", bucket.source, "-s", "s3://other"), "and --source s3://other: only one of them"),
+        (("verify", "--all", "a", "b"), "beside it only SOURCE"),
+        (("verify", "--all", f"{bucket.source}:dump"), "leave dump out, or --all"),
     ]:
         assert why in s3fsx.fails(*arguments)
     assert "no backup that could be restored" in s3fsx.fails("drill", bucket.source, "--vmid", "999", code=1)

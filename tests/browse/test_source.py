@@ -138,3 +138,15 @@ def test_progress_is_for_terminals_only(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().err == ""
     assert buckets.describe("x", 1 << 20, 4 << 20, 1 << 20) == "x  1.0 MiB of 4.0 MiB   25 %  1.0 MiB/s  3.0 s left"
     assert buckets.describe("x", 0, 0, 0) == "x  0 B of 0 B  0 B/s"
+
+
+def test_a_path_from_where_one_stands(
+    mounts: dict[str, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounts |= mounted(str(tmp_path / "pve1"), "s3://one/pve/")
+    monkeypatch.chdir(tmp_path)
+    assert source.resolve("pve1/dump").path == "dump"
+    assert source.split("pve1/dump/x") == ("pve1/dump", "x")
+    assert source.split("dump/x") == ("", "dump/x")  # in no mount from here: in the bucket
+    with pytest.raises(ConfigError):
+        source.resolve("elsewhere/dump")

@@ -6,12 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from s3fsx.configuration import config
 from s3fsx.errors import ConfigError, S3fsxError
+from s3fsx.local.journal import Journal
 from s3fsx.pve import removing
 from s3fsx.pve.files import Text
 from s3fsx.pve.host import Host
 from s3fsx.pve.places import Places
 from s3fsx.pve.removing import Wish, remove
+from s3fsx.pve.setting_up import daemon_env
+from s3fsx.service import state
+from s3fsx.service.state import state_directory
 
 
 @pytest.fixture
@@ -44,6 +49,27 @@ def test_a_store_that_is_down_while_something_waits(
     assert not isinstance(raised.value, ConfigError)  # exit code 1: it may be better later
     assert said == []
     assert Path(places.link).exists()
+
+
+def test_a_mount_by_hand_that_has_the_journal(
+    places: Places, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not the unit's, so stopping that does not end it."""
+    settings = config.load("backup", env=daemon_env(places)).settings
+    calls: list[str] = []
+    for name in ("start", "stop", "disable"):
+        monkeypatch.setattr(Host, name, lambda self, unit, name=name: calls.append(name))
+    monkeypatch.setattr(Host, "is_active", lambda self, unit: True)
+    monkeypatch.setattr(Host, "pvesm", lambda self, arguments: calls.append(" ".join(arguments)))
+    monkeypatch.setattr(state, "_LOCK_PAUSE", 0.01)
+    journal = Journal.open(state_directory(settings))
+    try:
+        with pytest.raises(S3fsxError, match="is in use by an s3fsx that shows no status"):
+            remove(Wish(), places, host, lambda _: None)
+    finally:
+        journal.close()
+    assert calls == ["set backup --disable 1", "stop", "start", "set backup --delete disable"]
+    assert Path(state_directory(settings)).is_dir()
 
 
 def test_other_nodes_of_the_cluster(places: Places, host: Host) -> None:
