@@ -90,14 +90,36 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
+    _open_standard_streams()
     args = build_parser().parse_args(arguments)
     return _guarded(args.run, args)
 
 
 def mount_helper(arguments: Sequence[str] | None = None) -> int:
     """``mount.s3fsx``, as mount(8) calls it."""
+    _open_standard_streams()
     args = mounting.helper_parser().parse_args(arguments)
     return _guarded(args.run, args)
+
+
+def _silence_stdout() -> None:
+    """What is left in its buffer and cannot be written would make Python complain again at exit."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_standard_streams() -> None:
+    """Of a caller that closed them: what is opened next must not become descriptor 1, and print has to go somewhere."""
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_WRONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115: for good
 
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
@@ -105,14 +127,16 @@ def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace)
     if args.debug:
         log.setup("debug", foreground=True, debug=True)  # until the command sets up its own
     try:
-        return run(args)
+        code = run(args)
+        sys.stdout.flush()  # a full disk is found here, and not when Python ends
+        return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of our output (head, less) has gone; Python must not complain again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _silence_stdout()  # whose reader (head, less) has gone
         return EXIT_TROUBLE
     except Exception as error:
+        _silence_stdout()
         if args.debug:
             traceback.print_exc()
         sys.stderr.write(f"s3fsx: {launch.describe(error)}\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -203,6 +204,8 @@ def describe(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"cannot write{f' {error.filename}' if error.filename else ''}: {error.strerror}"
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text} (a bug; --debug shows where)"
 
 

@@ -30,7 +30,19 @@ from typing import TypeVar
 
 import trio
 
-from ..errors import ConnectionFailed, DeadlineExceeded, EndpointDown, S3fsxError, ServerFault, StoreError, Transient
+from ..errors import (
+    Changed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EndpointDown,
+    Exists,
+    NotFound,
+    S3fsxError,
+    ServerFault,
+    StoreError,
+    Transient,
+    UploadGone,
+)
 from .patience import Patience
 
 T = TypeVar("T")
@@ -45,6 +57,8 @@ IDLE_AFTER = 60.0  # seconds without an answer after which an idle mount asks on
 SILENT_AFTER = 5.0  # the same while requests wait for one
 PATIENCE = 30.0
 _TICK = 1.0
+# What a question is asked to find out: an answer like any other, and nothing that an admin should see as an error.
+_ANSWERS = (NotFound, UploadGone, Exists, Changed)
 
 log = logging.getLogger("s3fsx.endpoint")
 
@@ -58,7 +72,7 @@ class Endpoint:
     """Retry, deadline and breaker of one endpoint.
 
     requests: attempts made. retries: those that were not the first of their call.
-    errors: failed attempts by class name of the error (a NotFound counts too).
+    errors: failed attempts by class name of the error; that there is no such object is an answer and no failure.
     last_error: text of the latest failure, at last_error_at. last_success: Unix seconds of the latest answer, None
     before the first. outages: how often the breaker opened.
     patience: seconds of an outage after which patient calls end.
@@ -165,8 +179,7 @@ class Endpoint:
                 except Transient as error:
                     failure = error
                 except StoreError as error:
-                    self._note(error)
-                    self._answered()
+                    self._refused(error)
                     raise
                 else:
                     self._answered()
@@ -211,8 +224,9 @@ class Endpoint:
                 self._failed(error)
                 return False
             except StoreError as error:
-                self._note(error)
-            self._answered()
+                self._refused(error)
+            else:
+                self._answered()
             return True
         self._expired("probe", PROBE_LIMIT, None, answers)
         return False
@@ -227,6 +241,11 @@ class Endpoint:
     def _note(self, error: Exception) -> None:
         self.errors[type(error).__name__] += 1
         self.last_error, self.last_error_at = str(error), self._now()
+
+    def _refused(self, error: StoreError) -> None:
+        if not isinstance(error, _ANSWERS):
+            self._note(error)
+        self._answered()
 
     def _answered(self) -> None:
         self._answers += 1

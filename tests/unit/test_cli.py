@@ -358,3 +358,25 @@ def test_nothing_heavy_is_imported_before_the_fork() -> None:
 def test_a_storage_of_proxmox_is_roots(run: Run, command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert run("pve", *command) == (2, "", "s3fsx: only root can do this\n")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">/dev/full", 1, "s3fsx: cannot write: No space left on device\n"),
+        (">&-", 0, ""),
+        ("| true", 0, ""),
+        (">/dev/full 2>&-", 1, ""),
+        ("<&- >&- 2>&-", 0, ""),
+    ],
+)
+def test_output_that_cannot_be_written(redirection: str, code: int, told: str) -> None:
+    """More than a pipe holds would be needed to see the broken one; see test_a_reader_that_goes."""
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m s3fsx config show {redirection}', sys.executable],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (code, told)

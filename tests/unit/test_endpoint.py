@@ -12,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from s3fsx.errors import ConnectionFailed, DeadlineExceeded, EndpointDown, NotFound, ServerFault, StoreError, Throttled
+from s3fsx.errors import (
+    AccessDenied,
+    Changed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EndpointDown,
+    Exists,
+    NotFound,
+    ServerFault,
+    StoreError,
+    Throttled,
+    UploadGone,
+)
 from s3fsx.store.endpoint import (
     BACKOFF_BASE,
     BACKOFF_CAP,
@@ -76,6 +88,15 @@ async def test_a_final_answer_is_not_repeated(autojump_clock: MockClock) -> None
         await e.call(Script(NotFound("404")), what="X", deadline=10)
     assert e.requests == 1
     assert e.last_success is not None
+
+
+async def test_what_a_question_is_asked_for_is_no_error(autojump_clock: MockClock) -> None:
+    e = endpoint()
+    for error in (NotFound("404"), UploadGone("aborted"), Exists("412"), Changed("412"), AccessDenied("403")):
+        with pytest.raises(type(error)):
+            await e.call(Script(error), what="X", deadline=10)
+    assert (dict(e.errors), e.last_error) == ({"AccessDenied": 1}, "403")
+    assert e.requests == 5
 
 
 async def test_attempts_limit_the_repeats_and_give_the_last_error(autojump_clock: MockClock) -> None:
