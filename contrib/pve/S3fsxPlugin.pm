@@ -345,7 +345,7 @@ sub is_mounted {
     return scalar grep { $_->[1] eq $path && $_->[2] eq 'fuse.s3fsx' } @$mountdata;
 }
 
-# As s3fsx names it (s3fsx/status.py).
+# As s3fsx names it (s3fsx/service/status.py).
 sub socket_path {
     my ($path) = @_;
 
