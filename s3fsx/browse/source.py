@@ -62,7 +62,7 @@ def only(options: Sequence[str] = ()) -> str:
     """The SOURCE of who names none: the only mount, or the only file of settings. Raises ConfigError with those there
     are."""
     mounts = sorted(path for path, entry in mountpoint.table().items() if entry.kind == mountpoint.FSTYPE)
-    names = _configured()
+    names = configured()
     if not mounts and not names and any("bucket=" in option for option in options):
         raise ConfigError("give the bucket as --source s3://BUCKET[/PREFIX]")
     if len(mounts) == 1:
@@ -83,7 +83,8 @@ def _file(name: str) -> str:
     return os.path.join(_directory(), name + ".toml")
 
 
-def _configured() -> list[str]:
+def configured() -> list[str]:
+    """The NAMEs that have a file of settings; none where this user may not look."""
     try:
         files = os.listdir(_directory())
     except OSError:
@@ -114,7 +115,7 @@ def _mounted(path: str, options: Sequence[str]) -> Where:
         raise ConfigError(f"{path}: not in a mount of s3fsx; SOURCE is s3://BUCKET[/PREFIX], NAME, or such a path")
     below = os.path.relpath(mountpoint.absolute(path), directory)
     source = mountpoint.table()[directory].source
-    for name in [os.path.basename(directory), *_configured()]:
+    for name in [os.path.basename(directory), *configured()]:
         try:
             settings = config.load(name, options).settings
         except ConfigError:

@@ -27,11 +27,12 @@ ANSWER_LIMIT = 2.0
 
 class Entry(NamedTuple):
     """kind: the file system type. source: a device, or what a FUSE daemon calls itself. owner: the uid that mounted
-    it; None for what is no FUSE mount."""
+    it; None for what is no FUSE mount. device: its number, "0:53"."""
 
     kind: str
     source: str
     owner: int | None
+    device: str = ""
 
 
 def table(mountinfo: str | None = None) -> dict[str, Entry]:
@@ -42,7 +43,7 @@ def table(mountinfo: str | None = None) -> dict[str, Entry]:
         fields, (kind, source, options, *_) = before.split(" "), [*after.split(" "), "", "", ""]
         if len(fields) > 4 and after:
             owner = re.search(r"\buser_id=(\d+)", options)
-            found[_plain(fields[4])] = Entry(kind, _plain(source), int(owner[1]) if owner else None)
+            found[_plain(fields[4])] = Entry(kind, _plain(source), int(owner[1]) if owner else None, fields[2])
     return found
 
 

@@ -25,6 +25,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "configuration.mountopts", "configuration.configdoc", "s3.options", "s3.sign", "s3.xml",
         "transfer.concurrency", "browse.__init__", "browse.names", "browse.keep", "browse.tables", "browse.walking",
         "browse.vma", "browse.tarwalk", "pve.__init__", "pve.presets", "pve.storagecfg", "pve.lifecycle",
+        "doctor.__init__", "doctor.facts",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
@@ -53,12 +54,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",
         "pve.bucketrules", "pve.unfinished", "pve.setting_up", "pve.gathering", "pve.removing", "pve.plugins",
         "pve.importing", "pve.cooling",
+        "doctor.rules", "doctor.report", "doctor.bundle", "doctor.asking", "doctor.gathering",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.metrics",
         "commands.checking", "commands.recovering", "commands.configuration", "commands.buckets", "commands.browsing",
         "commands.fetching", "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling",
-        "commands.pve", "cli", "__main__",
+        "commands.pve", "commands.doctoring", "cli", "__main__",
     ),
 }
 # fmt: on

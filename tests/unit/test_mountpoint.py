@@ -22,9 +22,9 @@ torn line
 
 def test_mountinfo() -> None:
     assert mountpoint.table(MOUNTINFO) == {
-        "/proc": ("proc", "proc", None),
-        "/mnt/a b": ("fuse.s3fsx", "s3://b/", 1000),
-        "/mnt/x": ("fuse.s3fsx", "s3fsx", None),
+        "/proc": mountpoint.Entry("proc", "proc", None, "0:21"),
+        "/mnt/a b": mountpoint.Entry("fuse.s3fsx", "s3://b/", 1000, "0:35"),
+        "/mnt/x": mountpoint.Entry("fuse.s3fsx", "s3fsx", None, "0:37"),
     }
     assert mountpoint.mounted()["/proc"] == "proc"
 
