@@ -17,13 +17,13 @@ __all__ = ["identity", "left", "remove_directories"]
 def left(settings: Settings) -> list[str]:
     """A line for each file and change of names that is not finished in the bucket. Raises ConfigError; S3fsxError while
     a mount has the journal, also one that is none of Proxmox'."""
+    if not os.path.isdir(state_directory(settings)):
+        return []
     return trio.run(_left, settings)
 
 
 async def _left(settings: Settings) -> list[str]:
     directory = state_directory(settings)
-    if not os.path.isdir(directory):
-        return []
     journal = await open_journal(settings, directory)
     try:
         records, intents = await journal.records(), await journal.intents()
