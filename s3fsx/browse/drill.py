@@ -19,8 +19,11 @@ from .filters import through
 from .guestconfig import walk_of
 from .place import Place
 from .stream import Sink
-from .tables import human
+from .tables import human, safe
 from .walking import Summary
+
+NOTE = "s3fsx drill "  # how its line in the notes begins
+_LINE = 160  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,11 @@ class Result:
 
     @property
     def line(self) -> str:
-        """For the notes."""
+        """For the notes, short."""
         stamp = time.strftime("%Y-%m-%d %H:%M", time.gmtime())
         if not self.good:
-            return f"s3fsx drill {stamp} UTC: FAILED: {self.what}"
-        return f"s3fsx drill {stamp} UTC: restored to the end, {human(self.restored)}, {self.what}"
+            return safe(f"{NOTE}{stamp} UTC: FAILED: {self.what}", _LINE)
+        return safe(f"{NOTE}{stamp} UTC: restored to the end, {human(self.restored)}, {self.what}", _LINE)
 
 
 def candidates(listed: Sequence[Backup]) -> list[Backup]:

@@ -93,6 +93,8 @@ class Partial:
         room = os.statvfs(os.path.dirname(self.path) or ".")
         have = room.f_bavail * room.f_frsize + os.fstat(self._fd).st_blocks * 512
         if needed > have:
+            if not os.fstat(self._fd).st_size:
+                os.unlink(self.path)  # nothing to go on with
             raise S3fsxError(f"{self.path}: {needed >> 20} MiB are to come, and {have >> 20} MiB are free")
 
     def write(self, data: bytes | memoryview) -> None:

@@ -34,7 +34,9 @@ def resolve(text: str, options: Sequence[str] = ()) -> Where:
         return _mounted(text, options)
     scheme = "s3://" if text.startswith("s3://") else ""
     source, _, path = text.removeprefix(scheme).partition(":")
-    path = "/".join(part for part in path.split("/") if part)
+    path = "/".join(part for part in path.split("/") if part not in ("", "."))
+    if ".." in path.split("/"):
+        raise ConfigError(f"{text}: no .. in PATH, which begins at the top of {source}")
     if not scheme and not os.path.exists(_file(source)) and source in _mounted_storages():
         return Where(_mounted(os.path.join(_STORAGES, source), options).settings, path)
     return Where(config.load(scheme + source, options).settings, path)

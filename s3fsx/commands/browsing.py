@@ -85,6 +85,10 @@ def _backups(args: argparse.Namespace) -> int:
     if args.json:
         buckets.write_json([_document(backup, known, notes.get(backup.archive.name)) for backup in listed])
         return EXIT_OK
+    if not listed:
+        which = "" if args.vmid is None else f" of guest {args.vmid}"
+        sys.stderr.write(f"no backups{which} in s3://{settings.bucket}/{tables.safe(settings.prefix)}\n")
+        return EXIT_OK
     rows = [["GUEST", "TIME", "SIZE", "PROTECTED", "VERIFIED", "CLASS", "BACKUP", "NOTES"]]
     rows += [_row(backup, known, notes.get(backup.archive.name, "")) for backup in listed]
     buckets.write_table(rows, right=(2,))

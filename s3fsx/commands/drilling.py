@@ -76,7 +76,7 @@ async def _run(place: Place, args: argparse.Namespace) -> Result:
     if not args.no_notes:
         try:
             await place.learn_object_lock()
-            await notes.append(place, backup, result.line)
+            await notes.append(place, backup, result.line, instead=drill.NOTE)
         except S3fsxError as e:
             sys.stderr.write(f"s3fsx: no line in the notes: {tables.safe(str(e))}\n")
     return result

@@ -115,4 +115,5 @@ def _line(verdict: Verdict) -> str:
 def _summary(verdicts: list[Verdict]) -> str:
     counts = {word: sum(v.result == word for v in verdicts) for word in ("ok", "bad", "failed", "unknown")}
     size = tables.human(sum(verdict.verified for verdict in verdicts))
-    return f"{len(verdicts)} backups, {size} verified: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+    backups = "1 backup" if len(verdicts) == 1 else f"{len(verdicts)} backups"
+    return f"{backups}, {size} verified: " + ", ".join(f"{n} {word}" for word, n in counts.items())

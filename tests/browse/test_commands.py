@@ -173,6 +173,7 @@ def test_verify(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     assert [today in row.split()[5:] for row in rows if VM in row or CT in row] == [True, True]
     again = s3fsx("verify", bucket.source, "--all", "--since", "1d").out.splitlines()
     assert [line.split()[0] for line in again[:-1]] == ["unknown"]
+    assert again[-1].startswith("1 backup, ")
 
     wrong = bytearray(LARGE)
     wrong[len(wrong) // 2] ^= 1
@@ -313,9 +314,12 @@ def test_bad_input(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
         (("drill", bucket.source, "--textfile", str(tmp_path)), "a directory; it takes DIR/NAME.prom"),
         (("ls", bucket.source, "-s", "s3://other"), "and --source s3://other: only one of them"),
         (("verify", "--all", "a", "b"), "beside it only SOURCE"),
+        (("ls", f"{bucket.source}:../.."), "no .. in PATH"),
         (("verify", "--all", f"{bucket.source}:dump"), "leave dump out, or --all"),
     ]:
         assert why in s3fsx.fails(*arguments)
+    assert "no backups of guest 999 in " in s3fsx("backups", bucket.source, "--vmid", "999").err
+    assert s3fsx("backups", bucket.source, "--vmid", "999").out == ""
     assert "no backup that could be restored" in s3fsx.fails("drill", bucket.source, "--vmid", "999", code=1)
     assert "no-such-bucket-here" in s3fsx.fails("backups", "s3://no-such-bucket-here", code=1)
     assert s3fsx("thaw", "-s", bucket.source, "100").out == f"{VM}  STANDARD: can be read\n"

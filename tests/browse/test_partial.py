@@ -148,6 +148,7 @@ def test_a_disk_without_room(tmp_path: Path) -> None:
     with pytest.raises(S3fsxError, match="MiB are free"):
         partial.begin(None)
     partial.close()
+    assert list(tmp_path.iterdir()) == [], "an empty file is nothing to go on with"
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:

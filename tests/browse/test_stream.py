@@ -341,6 +341,8 @@ def test_a_line_more_and_nothing_less() -> None:
     assert appended(b"", "x") == b"x\n"
     assert appended(b"a\n", "x") == b"a\nx\n"
     assert appended(b"a\xff", "x") == b"a\xff\nx\n"
+    drills = b"mine\ns3fsx drill 1: FAILED: y\nhis\ns3fsx drill 2: z"
+    assert appended(drills, "s3fsx drill 3", instead="s3fsx drill ") == b"mine\nhis\ns3fsx drill 3\n"
 
 
 async def test_notes(store: FakeStore, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
