@@ -98,6 +98,6 @@ def _umount(args: argparse.Namespace) -> int:
     finally:
         if pidfd is not None:
             os.close(pidfd)
-    left = lastwords.read(socket) if pidfd is not None and not args.lazy else []
-    sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in left)
-    return EXIT_TROUBLE if left else EXIT_OK
+    words = lastwords.read(socket) if pidfd is not None and not args.lazy else lastwords.LastWords()
+    sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in (*words.published, *words.left))
+    return EXIT_TROUBLE if words.left else EXIT_OK
