@@ -93,7 +93,7 @@ tear_down() {
 # give_up: the same for a run that failed. Nobody waits for what could still be published.
 give_up() {
     if is_mounted; then
-        pid=$(s3fsx status "$DEMO_MOUNT" 2>/dev/null | awk '$1 == "pid" { print $2 }')
+        pid=$(s3fsx status --json "$DEMO_MOUNT" 2>/dev/null | awk -F'[:, ]+' '$2 == "\"pid\"" { print $3 }')
         [ -z "$pid" ] || kill -9 "$pid" 2>/dev/null || true
         umount -l "$DEMO_MOUNT" || true
     fi
@@ -381,8 +381,12 @@ The mount is up. Have a look:
   ls -l $DEMO_MOUNT/dump
   df -h $DEMO_MOUNT
   getfattr -d $DEMO_MOUNT/template/iso/installer.iso
-  $python -m s3fsx status
   cat $DEMO_DIR/s3fsx.log
+  alias s3fsx='S3FSX_CONFIG_DIR=$DEMO_DIR $python -m s3fsx'
+  s3fsx status --watch
+  s3fsx backups demo
+  s3fsx show ${vm##*/}
+  s3fsx verify demo --all
 Remove everything:
   sh contrib/demo.sh stop
 END

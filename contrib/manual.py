@@ -112,7 +112,7 @@ def verbatim(text: str) -> Iterator[str]:
 
 def arguments(parser: Parser) -> Iterator[str]:
     for action in places(parser):
-        yield from term(argument(action), "", explained(action) or "see above")
+        yield from term(argument(action), "", explained(action))
     for action in options(parser):
         if action.dest != "help":
             yield from term(", ".join(action.option_strings), argument(action), explained(action))

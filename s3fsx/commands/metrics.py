@@ -13,7 +13,8 @@ from .state import documents
 
 def add(commands: Commands) -> None:
     text = "metrics of MOUNTPOINT, or of all mounts, in Prometheus' text format"
-    commands.add("metrics", _metrics, text).add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    metrics = commands.add("metrics", _metrics, text)
+    metrics.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="the directory of one mount (all of them)")
 
 
 def _metrics(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
     mount.add_argument("--log-file", metavar="FILE", help="same as -o log_file=FILE")
 
     umount = commands.add("umount", _umount, "unmount MOUNTPOINT and wait until everything is in the bucket")
-    umount.add_argument("mountpoint", metavar="MOUNTPOINT")
+    umount.add_argument("mountpoint", metavar="MOUNTPOINT", help="the directory of the mount")
     umount.add_argument("-l", "--lazy", action="store_true", help="also when it is busy or its daemon is dead")
     umount.add_argument("--timeout", type=seconds, default=900.0, metavar="S", help="how long to wait (900)")
 
@@ -32,8 +32,8 @@ def add(commands: Commands) -> None:
 def helper_parser() -> argparse.ArgumentParser:
     """``mount.s3fsx SOURCE DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]``, as mount(8) calls it."""
     parser = argparse.ArgumentParser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
-    parser.add_argument("source", metavar="SOURCE")
-    parser.add_argument("mountpoint", metavar="DIR")
+    parser.add_argument("source", metavar="SOURCE", help="s3://BUCKET[/PREFIX], or NAME of /etc/s3fsx/NAME.toml")
+    parser.add_argument("mountpoint", metavar="DIR", help="an existing directory")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")
     parser.add_argument("-f", dest="fake", action="store_true", help="only check the input")
     parser.add_argument("-v", dest="debug", action="store_true", help="log everything, show tracebacks")
@@ -98,6 +98,6 @@ def _umount(args: argparse.Namespace) -> int:
     finally:
         if pidfd is not None:
             os.close(pidfd)
-    left = lastwords.read(socket) if pidfd is not None and not args.lazy else []
-    sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in left)
-    return EXIT_TROUBLE if left else EXIT_OK
+    words = lastwords.read(socket) if pidfd is not None and not args.lazy else lastwords.LastWords()
+    sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in (*words.published, *words.left))
+    return EXIT_TROUBLE if words.left else EXIT_OK

@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
         "Remove the storage NAME from Proxmox and this node, once everything is in the bucket, which stays.",
         help="remove a storage; the bucket stays",
     )
-    remove.add_argument("name", metavar="NAME")
+    remove.add_argument("name", metavar="NAME", help="the storage's id")
     remove.add_argument("--leave", action="store_true", help="only this node of the cluster")
     remove.add_argument("--keep-config", action="store_true", help="keep configuration and keys")
     remove.add_argument("--force", action="store_true", help="also while other nodes have it")

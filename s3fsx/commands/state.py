@@ -33,7 +33,7 @@ def add(commands: Commands) -> None:
     status = commands.add(
         "status", _status, "state of MOUNTPOINT, or of all mounts; exit code 1 when one is in trouble"
     )
-    status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?")
+    status.add_argument("mountpoint", metavar="MOUNTPOINT", nargs="?", help="the directory of one mount (all of them)")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON: an object with one member per mountpoint")
     form.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..configuration import credentials
 from ..configuration.configfile import read_file
@@ -14,6 +14,25 @@ from ..errors import ConfigError
 from .plan import toml
 
 _MOST = 1 << 16  # bytes of a file with keys
+Check = Callable[[str], object]
+
+
+def _input(prompt: str, flag: str) -> str:
+    try:
+        return input(prompt).strip()
+    except EOFError:
+        raise ConfigError(f"no answer: {flag}") from None
+
+
+def _fits(answer: str, check: Check | None) -> bool:
+    """What is wrong is said, and who mistyped is asked again instead of having to begin anew."""
+    try:
+        if check is not None:
+            check(answer)
+    except ConfigError as error:
+        sys.stdout.write(f"{error}\n")
+        return False
+    return True
 
 
 class Terminal:
@@ -26,18 +45,23 @@ class Terminal:
     def here(cls) -> Terminal:
         return cls(sys.stdin.isatty() and sys.stdout.isatty())
 
-    def ask(self, what: str, flag: str, default: str = "") -> str:
-        """Raises ConfigError where nobody can be asked, or nothing was answered."""
+    def ask(self, what: str, flag: str, default: str = "", *, check: Check | None = None) -> str:
+        """Asks until there is an answer for which check raises no ConfigError. Raises ConfigError where nobody can be
+        asked, or who was asked has ended the input."""
         if not self.interactive:
             raise ConfigError(f"{what} is missing: {flag}")
-        answer = input(f"{what}{f' [{default}]' if default else ''}: ").strip() or default
-        if not answer:
-            raise ConfigError(f"{what} is missing: {flag}")
-        return answer
+        while True:
+            answer = _input(f"{what}{f' [{default}]' if default else ''}: ", flag) or default
+            if answer and _fits(answer, check):
+                return answer
 
-    def ask_for_some(self, what: str) -> str:
+    def ask_for_some(self, what: str, flag: str, *, check: Check) -> str:
         """Nothing is an answer, too; "" where nobody can be asked."""
-        return input(f"{what}: ").strip() if self.interactive else ""
+        while self.interactive:
+            answer = _input(f"{what}: ", flag)
+            if not answer or _fits(answer, check):
+                return answer
+        return ""
 
     def secret(self, what: str) -> str:
         """Without echo."""

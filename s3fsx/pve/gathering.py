@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..configuration import aliases, mountopts
@@ -63,8 +63,14 @@ def gather(given: Given, places: Places, terminal: Terminal, env: Mapping[str, s
     if section is None and terminal.interactive:
         given = replace(
             given,
-            content=given.content or terminal.ask("content types", "--content TYPES", "backup"),
-            prune=given.prune or terminal.ask_for_some("prune rules, such as keep-last=3,keep-weekly=4 (keep all)"),
+            content=given.content
+            or terminal.ask("content types", "--content TYPES", "backup", check=storagecfg.content),
+            prune=given.prune
+            or terminal.ask_for_some(
+                "prune rules, such as keep-last=3,keep-weekly=4 (keep all)",
+                "--prune-backups RULES",
+                check=storagecfg.prune,
+            ),
         )
     return Wish(settings, keys, _storage(given, places.name, path, section), path, False, given.force, given.dry), notes
 
@@ -106,15 +112,21 @@ def _settings(given: Given, before: Mapping[str, str], terminal: Terminal) -> tu
     if given.provider or given.endpoint or given.region or not before:
         settings |= preset.settings if not before or given.provider else {}
         settings |= _where(given, preset, before, terminal)
-    settings["bucket"] = given.bucket or settings.get("bucket") or terminal.ask("bucket", "--bucket NAME")
+    settings["bucket"] = (
+        given.bucket or settings.get("bucket") or terminal.ask("bucket", "--bucket NAME", check=_check("bucket"))
+    )
     if given.prefix is not None:
         settings["prefix"] = given.prefix
     elif not before and terminal.interactive:
-        settings["prefix"] = terminal.ask("prefix of the keys", "--prefix PREFIX", "pve/")
+        settings["prefix"] = terminal.ask("prefix of the keys", "--prefix PREFIX", "pve/", check=_check("prefix"))
     settings |= _options(given.options)
     read = {name: aliases.read(name, value, _flag(name))[1] for name, value in settings.items()}
     order = [name for name in SCHEMA if name in read]
     return {name: SCHEMA[name].kind.show(read[name]) for name in order if show(name, read[name])}, preset.notes
+
+
+def _check(name: str) -> Callable[[str], object]:
+    return lambda answer: aliases.read(name, answer, "that answer")
 
 
 def _flag(name: str) -> str:
@@ -129,7 +141,7 @@ def _preset(given: Given, before: Mapping[str, str], terminal: Terminal) -> Pres
     if before:
         return presets.of_endpoint(before.get("endpoint", ""))
     known = ", ".join((*presets.PRESETS, presets.OTHER.name))
-    return presets.find(terminal.ask(f"provider ({known})", "--provider NAME, or --endpoint URL"))
+    return presets.find(terminal.ask(f"provider ({known})", "--provider NAME, or --endpoint URL", check=presets.find))
 
 
 def _where(given: Given, preset: Preset, before: Mapping[str, str], terminal: Terminal) -> dict[str, str]:
@@ -142,7 +154,9 @@ def _where(given: Given, preset: Preset, before: Mapping[str, str], terminal: Te
         account = terminal.ask("account", "--account ID")
     endpoint = given.endpoint
     if not endpoint and preset.endpoint is None:
-        endpoint = before.get("endpoint", "") or terminal.ask(f"endpoint of {preset.title}", "--endpoint URL")
+        endpoint = before.get("endpoint", "") or terminal.ask(
+            f"endpoint of {preset.title}", "--endpoint URL", check=_check("endpoint")
+        )
     return {"endpoint": endpoint or presets.endpoint_of(preset, region, account), "region": region}
 
 

@@ -7,7 +7,9 @@ import logging
 import trio
 
 from ..fs.files import Files
-from ..fs.tree import Tree
+from ..fs.tempnames import is_temporary
+from ..fs.tree import File, Tree
+from ..fs.writer import Writer
 from ..store.endpoint import Endpoint
 from . import lastwords
 from .lastwords import LeftFile
@@ -31,6 +33,7 @@ class Ending:
         self._state_dir = state_dir
         self._socket = socket
         self._why = "not done in time"
+        self._published: list[LeftFile] = []
 
     async def publish_waiting(self) -> None:
         """What waits for a rename gets its own name, unless the store is gone: the journal keeps it for the next
@@ -40,11 +43,18 @@ class Ending:
             await self._endpoint.wait_down()
             nursery.cancel_scope.cancel()
 
+        waiting = self._waiting()
         with trio.move_on_after(self._limit) as limit:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(give_up_when_down)
                 await self._files.publish_waiting(-1.0)
                 nursery.cancel_scope.cancel()
+        # What was renamed meanwhile (after SIGTERM requests are still served) has its own name.
+        self._published = [
+            LeftFile(file.path, writer.size, kept=True)
+            for file, writer in waiting
+            if writer.error is None and not writer.dirty and not file.unlinked and is_temporary(file.name)
+        ]
         if self._endpoint.down:
             self._why = "S3 is down"
         elif limit.cancelled_caught:
@@ -53,12 +63,21 @@ class Ending:
     async def abandon(self) -> None:
         """Nobody can write any more: let go of what is unfinished, and tell of all that is not in the bucket."""
         left = self._left()
+        for line in lastwords.describe_published(self._published):
+            log.info("%s", line)
         for line in lastwords.describe(left, self._why, self._state_dir):
             log.warning("%s", line)
-        if left:
-            lastwords.write(self._socket, left, self._why, self._state_dir)
+        if left or self._published:
+            lastwords.write(self._socket, left, self._why, self._state_dir, published=self._published)
         with trio.move_on_after(_ABORTS):
             await self._files.abandon_unfinished()
+
+    def _waiting(self) -> list[tuple[File, Writer]]:
+        return [
+            (file, file.writer)
+            for file in self._tree.files()
+            if file.writer is not None and file.writer.settled_at is not None and not file.unlinked
+        ]
 
     def _left(self) -> list[LeftFile]:
         return [

@@ -20,7 +20,8 @@ def troubles(document: Mapping[str, Any]) -> Iterator[str]:
     if endpoint.get("down"):
         since = endpoint.get("down_for_s")
         lasted = "" if since is None else f" for {elapsed(since)}"
-        yield f"OUTAGE: the store does not answer{lasted}; {endpoint.get('last_error', '')}"
+        # Since it was found out: the last answer, which the line of the store has, may be much older.
+        yield f"OUTAGE{lasted}: the store does not answer; {endpoint.get('last_error', '')}"
     skew = endpoint.get("clock_skew_s")
     if skew is not None and abs(skew) >= _SKEW:
         yield f"the clocks of this machine and of the store differ by {elapsed(abs(skew))}: at 15 minutes it refuses"

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 log = logging.getLogger("s3fsx.lastwords")
 
@@ -23,6 +24,24 @@ class LeftFile:
     path: str
     size: int
     kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """Lines for a person. published: what is in the bucket, but under a temporary name. left: what is not there."""
+
+    published: Sequence[str] = ()
+    left: Sequence[str] = ()
+
+
+def describe_published(published: Sequence[LeftFile]) -> list[str]:
+    """One line, or none."""
+    if not published:
+        return []
+    return [
+        f"{_sum(published)} never renamed, and published under the temporary name, which Proxmox does not list; to be "
+        f"deleted, or renamed by hand where what wrote it had come to its end: {_names(published)}"
+    ]
 
 
 def describe(left: Sequence[LeftFile], why: str, state_dir: str) -> list[str]:
@@ -48,14 +67,21 @@ def _names(files: Sequence[LeftFile]) -> str:
     return ", ".join(f"{file.path} ({file.size} bytes)" for file in files[:_NAMED]) + more
 
 
-def write(socket: str, left: Sequence[LeftFile], why: str, state_dir: str) -> None:
+def write(
+    socket: str, left: Sequence[LeftFile], why: str, state_dir: str, *, published: Sequence[LeftFile] = ()
+) -> None:
     """Never fails: the same is in the log."""
+    document = {"why": why, "state_dir": state_dir, "left": _plain(left), "published": _plain(published)}
     try:
         descriptor = os.open(socket + _SUFFIX, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            json.dump({"why": why, "state_dir": state_dir, "left": [asdict(item) for item in left]}, file)
+            json.dump(document, file)
     except OSError as error:
         log.debug("%s: %s", socket + _SUFFIX, error.strerror)
+
+
+def _plain(files: Sequence[LeftFile]) -> list[dict[str, Any]]:
+    return [asdict(file) for file in files]
 
 
 def forget(socket: str) -> None:
@@ -63,13 +89,14 @@ def forget(socket: str) -> None:
         os.unlink(socket + _SUFFIX)
 
 
-def read(socket: str) -> list[str]:
-    """The lines for a person, and the file is gone; none when everything is in the bucket."""
+def read(socket: str) -> LastWords:
+    """The file is gone then; without lines when everything is in the bucket, under its name."""
     try:
         with open(socket + _SUFFIX, encoding="utf-8") as file:
             document = json.loads(file.read(_MOST))
-        lines = describe([LeftFile(**item) for item in document["left"]], document["why"], document["state_dir"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        left, published = ([LeftFile(**item) for item in document.get(kind, ())] for kind in ("left", "published"))
+        words = LastWords(describe_published(published), describe(left, document["why"], document["state_dir"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return LastWords()
     forget(socket)
-    return lines
+    return words

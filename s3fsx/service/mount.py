@@ -52,7 +52,7 @@ from . import lastwords
 from .ending import Ending
 from .heap import calm_collector, keep_trimmed, tame_malloc
 from .snapshot import Parts, Snapshot
-from .state import full_disk_is_trouble, identity, open_journal, source, state_directory
+from .state import full_disk_is_trouble, has_state, identity, open_journal, source, state_directory
 from .status import serve_status, socket_path
 
 log = logging.getLogger("s3fsx.mount")
@@ -214,6 +214,11 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
         store = await stack.enter_async_context(
             S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience))
         )
+        # A first mount that is refused (bucket, keys, endpoint) makes no directories. Later ones ask who has the
+        # journal before: that is the better answer, also in an outage.
+        first = not has_state(settings)
+        if first:
+            await store.list_page(settings.prefix, limit=1)
         with full_disk_is_trouble():
             journal = await open_journal(settings, state_directory(settings))
             stack.callback(journal.close)
@@ -228,7 +233,8 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
                 budget,
             )
         stack.callback(blocks.close)
-        await store.list_page(settings.prefix, limit=1)
+        if not first:
+            await store.list_page(settings.prefix, limit=1)
         if not settings.read_only:
             for note in (await probe(store, settings.prefix, multipart=False)).notes:
                 log.warning("%s", note)

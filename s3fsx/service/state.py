@@ -32,6 +32,11 @@ def state_directory(settings: Settings) -> str:
     return os.path.join(settings.state_dir, identity(settings))
 
 
+def has_state(settings: Settings) -> bool:
+    """Whether this machine has had a mount of it."""
+    return os.path.exists(state_directory(settings))
+
+
 @contextmanager
 def full_disk_is_trouble() -> Iterator[None]:
     """A path that cannot be used is bad input, which is not tried again; a full or failing disk may be better later."""
@@ -46,10 +51,17 @@ def full_disk_is_trouble() -> Iterator[None]:
 
 
 async def open_journal(settings: Settings, directory: str) -> Journal:
-    """A mount that was just unmounted may still be publishing: its lock is waited for, not long.
+    """A mount that was just unmounted may still be publishing: its lock is waited for, not long, and not at all for one
+    that still serves its directory.
 
-    Raises S3fsxError, not ConfigError, when it is held all that time: the one who holds it will end.
+    Raises S3fsxError, not ConfigError, when it is held: the one who holds it will end.
     """
+    try:
+        return Journal.open(directory)
+    except JournalInUse:
+        who = await trio.to_thread.run_sync(holder, settings)
+    if who is not None and who.mounted:
+        raise _told(who, directory)
     for _ in range(_LOCK_TRIES):
         try:
             return Journal.open(directory)
@@ -103,7 +115,10 @@ def holder(settings: Settings) -> Holder | None:
 
 def in_use(settings: Settings, directory: str) -> S3fsxError:
     """For JournalInUse: not ConfigError, as who holds it will end. Blocks."""
-    who = holder(settings)
+    return _told(holder(settings), directory)
+
+
+def _told(who: Holder | None, directory: str) -> S3fsxError:
     if who is None:
         return S3fsxError(f"{directory} is in use by an s3fsx that shows no status; wait for its end")
     if who.mounted:

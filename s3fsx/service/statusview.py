@@ -49,6 +49,7 @@ def lines(mountpoint: str, document: Document, before: Document | None = None) -
     """before: an earlier document of the same mount, for rates."""
     source = document.get("source")
     up = f", mounted for {elapsed(document['uptime_s'])}" if "uptime_s" in document else ""
+    up += f", pid {document['pid']}" if "pid" in document else ""
     yield "head", one_line(f"{mountpoint}: {source}{up}" if source else mountpoint)
     for trouble in troubles(document):
         yield "bad", one_line(f"  {trouble}")
@@ -101,7 +102,9 @@ def _store(document: Document) -> Iterator[_Row]:
         told = f", last {elapsed(max(0, now - last))} ago" if last and now else ""
         skew = endpoint.get("clock_skew_s")
         clock = f", its clock {'is ahead' if skew > 0 else 'is behind'} by {elapsed(abs(skew))}" if _far(skew) else ""
-        yield "", "store", f"{endpoint['url']} {state}{told}{clock}"
+        outages = endpoint.get("outages", 0)
+        times = f"; {outages} outage{'s' * (outages > 1)} since the mount" if outages else ""
+        yield "", "store", f"{endpoint['url']} {state}{told}{clock}{times}"
     if "verified_by" in document:
         yield "", "verified by", f"{document['verified_by']}; {_promises(document)}"
 

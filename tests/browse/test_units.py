@@ -1,4 +1,4 @@
-"""The unit of the drill, as systemd would run it."""
+"""The units of the drill and the lifecycle, as systemd would run them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from s3fsx.cli import build_parser
 
 UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
 
@@ -44,4 +46,23 @@ def test_the_drills_command(tmp_path: Path, collected: bool) -> None:
 def test_the_timer_spreads_the_drills() -> None:
     text = (UNITS / "s3fsx-drill@.timer").read_text()
     for line in ("RandomizedDelaySec=6h", "Persistent=yes", "WantedBy=timers.target"):
+        assert f"\n{line}\n" in text
+
+
+@pytest.mark.parametrize("options", ["", "--keep-warm 5 -o credentials_file=/etc/s3fsx/keys"])
+def test_the_lifecycles_command_is_one_that_the_parser_takes(options: str) -> None:
+    text = (UNITS / "s3fsx-lifecycle@.service").read_text()
+    assert "\nEnvironment=OPTIONS=\n" in text
+    (line,) = re.findall(r"^ExecStart=/usr/bin/env s3fsx (.*)$", text, re.MULTILINE)
+    # systemd.service(5): $OPTIONS as a word of its own is split at spaces, and nothing where it is empty.
+    words = [word for each in line.split() for word in (options.split() if each == "$OPTIONS" else [each])]
+    args = build_parser().parse_args([word.replace("%i", "s3-backup") for word in words])
+    assert (args.name, args.transition_days, args.glacier_days, args.remove) == ("s3-backup", 0, 0, False)
+    assert args.keep_warm == (5 if options else 3)
+    assert args.options == (["credentials_file=/etc/s3fsx/keys"] if options else [])
+
+
+def test_the_lifecycle_runs_every_day() -> None:
+    text = (UNITS / "s3fsx-lifecycle@.timer").read_text()
+    for line in ("OnCalendar=*-*-* 11:00", "Persistent=yes", "WantedBy=timers.target"):
         assert f"\n{line}\n" in text

@@ -100,6 +100,13 @@ def test_it_runs_twice_and_stops(demo: Demo) -> None:
         assert any(re.fullmatch(pattern, key) for key in keys), (pattern, keys)
     assert len(keys) == 9, keys  # nothing of the backup that failed, nor of the scratch directory
     assert "\033" not in out
+    hints = re.findall(r"^  (s3fsx (?:backups|show) .*)$", out, re.MULTILINE)
+    (alias,) = re.findall(r"^  alias s3fsx='(.*)'$", out, re.MULTILINE)
+    assert len(hints) == 2
+    for hint in hints:
+        command = f"{alias} {hint.removeprefix('s3fsx ')}"
+        done = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, "100" in done.stdout) == (0, True), done
     assert [line for line in out.splitlines() if len(line) > 80 and str(demo.directory.parent) not in line] == []
 
     assert is_mountpoint(demo.mountpoint)

@@ -127,6 +127,24 @@ def test_sigterm_publishes_what_waits(mount: Mount) -> None:
     intact(mount, *paths)
 
 
+def test_s3fsx_umount_names_what_was_never_renamed(mount: Mount) -> None:
+    """In the bucket, so no trouble, but Proxmox shows nothing of it."""
+    path = backup(mount, 30)
+    deleted = backup(mount, 31)
+    deleted.unlink()
+    done = s3fsx(mount, "umount")
+    assert done.returncode == 0
+    assert re.fullmatch(
+        rf"s3fsx: {mount.path}: unmounted; 1 file \({len(BACKUP)} bytes\) was never renamed, and published under the "
+        rf"temporary name, .*: dump/{path.name} \({len(BACKUP)} bytes\)\n",
+        done.stderr,
+    )
+    gone(mount)
+    assert mount.view.keys() == [f"dump/{path.name}"]
+    mount.start()
+    intact(mount, path)
+
+
 @contextlib.contextmanager
 def user_of(directory: Path) -> Iterator[subprocess.Popen[str]]:
     """A program with its working directory and an open file in there."""

@@ -170,6 +170,7 @@ def test_keys_that_may_only_read(attempt: Attempt, rgw: S3Server) -> None:
 def test_no_bucket(attempt: Attempt) -> None:
     attempt.source = "s3://no-such-bucket-here/pve/"
     attempt.refused("bucket 'no-such-bucket-here' does not exist at http", "create it")
+    assert not any(os.path.exists(str(attempt.options[name])) for name in ("state_dir", "cache_dir"))
 
 
 def test_a_full_state_directory_is_tried_again(attempt: Attempt, tmp_path: Path) -> None:

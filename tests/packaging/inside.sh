@@ -17,6 +17,14 @@ apt-get install -y -q --no-install-recommends /given/s3fsx_*_all.deb >/given/log
 lap "installed"
 dpkg-query -W -f '${Package} ${Version}\n' s3fsx python3-pyfuse3 python3-trio python3-boto3 python3-diskcache
 [ "$(stat -c %a /etc/s3fsx)" = 700 ] || fail "/etc/s3fsx is open"
+for file in pve/S3fsxPlugin.pm monitoring/s3fsx.rules.yml monitoring/s3fsx.dashboard.json; do
+    [ -s /usr/share/s3fsx/$file ] || fail "no $file"
+done
+for unit in s3fsx@.service s3fsx-drill@.service s3fsx-drill@.timer s3fsx-lifecycle@.service s3fsx-lifecycle@.timer; do
+    [ -s /usr/lib/systemd/system/$unit ] || fail "no $unit"
+done
+[ -s /usr/share/bash-completion/completions/s3fsx ] || fail "no completion"
+[ ! -e /usr/share/perl5/PVE ] || fail "the plugin is active"
 [ -x /usr/bin/s3fsx ] && [ -x /sbin/mount.s3fsx ] || fail "no commands"
 s3fsx --version
 # As after a start with systemd; in /usr/bin because apt gives scripts a PATH without /usr/local.

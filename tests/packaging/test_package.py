@@ -38,9 +38,11 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(line)
 
 
-def test_systemd_understands_the_unit(tmp_path: Path) -> None:
-    unit = tmp_path / "s3fsx@pve1.service"
-    shutil.copy(ROOT / "contrib/systemd/s3fsx@.service", unit)
+@pytest.mark.parametrize("template", sorted((ROOT / "contrib/systemd").iterdir()), ids=lambda path: path.name)
+def test_systemd_understands_the_units(tmp_path: Path, template: Path) -> None:
+    for each in template.parent.iterdir():  # a timer's service, too
+        shutil.copy(each, tmp_path / each.name.replace("@", "@pve1"))
+    unit = tmp_path / template.name.replace("@", "@pve1")
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True, timeout=60, check=False
     )

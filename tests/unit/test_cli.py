@@ -218,7 +218,8 @@ def test_status_of_nothing(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    state: dict[str, object] = {"source": "s3://b/", "endpoint": {"down": False, "url": "http://x"}, "uptime_s": 7500}
+    store = {"down": False, "url": "http://x", "outages": 2}
+    state: dict[str, object] = {"source": "s3://b/", "endpoint": store, "uptime_s": 7500, "pid": 42}
     answers = {socket_path(str(tmp_path), "/mnt/a"): state}
 
     def read_status(path: str, limit: float) -> dict[str, object]:
@@ -235,10 +236,12 @@ def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert json.loads(out) == {"/mnt/a": state, "/mnt/b": {"error": "no s3fsx runs there"}}
     code, out, _ = run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")
     assert code == 0
-    assert out == "/mnt/a: s3://b/, mounted for 2h 5m\n  store         http://x answers\n"
+    head, store_line = out.splitlines()
+    assert head == "/mnt/a: s3://b/, mounted for 2h 5m, pid 42"
+    assert store_line == "  store         http://x answers; 2 outages since the mount"
     state["endpoint"] = {"down": True, "down_for_s": 65, "last_error": "refused"}
     code, out, _ = run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")
-    assert (code, out.splitlines()[1]) == (1, "  OUTAGE: the store does not answer for 1m 5s; refused")
+    assert (code, out.splitlines()[1]) == (1, "  OUTAGE for 1m 5s: the store does not answer; refused")
 
 
 def test_times_for_people() -> None:

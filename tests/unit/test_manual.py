@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from s3fsx import cli
+from s3fsx.commands.mounting import helper_parser
 from s3fsx.configuration import config
 from s3fsx.configuration.aliases import ALIASES
 from s3fsx.configuration.settings import SCHEMA, Settings
@@ -36,6 +37,12 @@ def manual() -> ModuleType:
 def pages(manual: ModuleType) -> dict[str, str]:
     made: dict[str, str] = manual.pages()
     return made
+
+
+def test_every_argument_is_explained(manual: ModuleType, pages: dict[str, str]) -> None:
+    for parser in (helper_parser(), *dict(manual.commands(cli.build_parser())).values()):
+        assert [manual.argument(action) for action in manual.places(parser) if not action.help] == [], parser.prog
+    assert not any("see above" in text for text in pages.values())
 
 
 def test_every_command_and_option_is_in_the_page_and_the_completion(manual: ModuleType, pages: dict[str, str]) -> None:

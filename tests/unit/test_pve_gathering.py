@@ -98,7 +98,9 @@ def test_a_configuration_made_by_hand_is_taken_over(places: Places) -> None:
 def test_answers_of_a_person(
     places: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    answers = iter(["wasabi", "eu-central-1", "backups", "", "AKIA", "", "keep-last=2"])
+    typos = {"wasaby": "provider 'wasaby' is not known", "backup,iso,vm": "vm", "keep-lost=2": "keep-lost"}
+    where = ["wasaby", "wasabi", "eu-central-1", "", "backups", "", "AKIA"]
+    answers = iter([*where, "backup,iso,vm", "", "keep-lost=2", "keep-last=2"])
     asked: list[str] = []
 
     def answer(prompt: str) -> str:
@@ -116,18 +118,29 @@ def test_answers_of_a_person(
     }
     assert (found.keys and found.keys.secret_key) == "hunter2"
     assert [prompt.partition(" ")[0].rstrip(":") for prompt in asked] == [
-        "provider",
+        *("provider", "provider"),
         "region,",
-        "bucket",
+        *("bucket", "bucket"),
         "prefix",
         "access",
-        "content",
-        "prune",
+        *("content", "content"),
+        *("prune", "prune"),
     ]
     assert found.storage is not None
     assert (found.storage.content, found.storage.prune) == (("backup",), "keep-last=2")
     assert any("90 days" in note for note in notes)
-    assert "hunter2" not in "".join(capsys.readouterr())
+    said = "".join(capsys.readouterr())
+    assert "hunter2" not in said
+    assert all(told in said for told in typos.values()), said
+
+
+def test_whoever_ends_the_input_is_told_the_flag(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(prompt: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr(builtins, "input", ended)
+    with pytest.raises(ConfigError, match="no answer: --provider NAME, or --endpoint URL"):
+        gather(Given(), places, Terminal(interactive=True), {})
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ async def test_a_held_journal_names_who_holds_it(settings: Settings, monkeypatch
             assert "mount again when it has ended" in line
             here = {"/mnt/b": mountpoint.Entry(mountpoint.FSTYPE, "s3://b/p/", 0)}
             monkeypatch.setattr(mountpoint, "table", lambda: here)
-            assert (await refusal(settings)).startswith("pid 42 serves s3://b/p/ on /mnt/b: unmount that, or give")
+            monkeypatch.setattr(state, "_LOCK_PAUSE", 3600.0)  # nobody waits for a mount that is served
+            with trio.fail_after(60):
+                assert (await refusal(settings)).startswith("pid 42 serves s3://b/p/ on /mnt/b: unmount that, or give")
             nursery.cancel_scope.cancel()
     finally:
         held.close()
