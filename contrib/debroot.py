@@ -80,6 +80,14 @@ def run(base: Path, binds: list[str], environment: list[str], command: list[str]
         shutil.rmtree(copy)
 
 
+def let_go_of_fuse() -> None:
+    """A mount that this namespace has a copy of does not end when it is unmounted outside: its daemon would wait for us."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        before, _, after = line.partition(" - ")
+        if after.startswith("fuse.") and "\\" not in (path := before.split()[4]):
+            subprocess.run(["umount", "-l", path], capture_output=True, check=False)
+
+
 def enter(base: Path, copy: Path, binds: list[str], command: list[str]) -> None:
     """In the namespaces: mounts the copy, and becomes the command."""
 
@@ -90,6 +98,7 @@ def enter(base: Path, copy: Path, binds: list[str], command: list[str]) -> None:
     for name in ("upper", "work", "root"):
         (copy / name).mkdir()
     mount("--make-rprivate", "/")
+    let_go_of_fuse()
     layers = f"lowerdir={base / 'root'},upperdir={copy / 'upper'},workdir={copy / 'work'}"
     mount("-t", "overlay", "overlay", "-o", layers, str(root))
     mount("-t", "proc", "proc", str(root / "proc"))
