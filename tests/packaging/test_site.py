@@ -1,7 +1,8 @@
-"""The documents: built as a site without a warning, right on the repository as well, and a program in them that works."""
+"""The documents: a site without a warning, links that are right on the repository as well, a program that works."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ DOCS = ROOT / "docs"
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="mkdocs is not installed: pip install '.[docs]'")
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """mkdocs looks for the targets and anchors of all links, and for pages that the menu lacks."""
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--config-file", "contrib/site/mkdocs.yml"]
