@@ -120,7 +120,7 @@ say "pve remove"
 run s3fsx pve remove $name
 ! grep -q fuse.s3fsx /proc/self/mountinfo || fail "still mounted"
 [ -z "$(cat /etc/pve/storage.cfg)" ] || fail "the storage is still there"
-find /etc/s3fsx /etc/pve -type f | sed 's/^/left: /'
+find /etc/s3fsx /etc/pve -type f -not -name storage.cfg | sed 's/^/left: /'
 run apt-get purge -y -q s3fsx >/given/log 2>&1 || { cat /given/log; fail "apt-get purge"; }
 cut_way
 printf '\n== done\n'
