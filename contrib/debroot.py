@@ -81,7 +81,7 @@ def run(base: Path, binds: list[str], environment: list[str], command: list[str]
 
 
 def let_go_of_fuse() -> None:
-    """A mount that this namespace has a copy of does not end when it is unmounted outside: its daemon would wait for us."""
+    """A mount that this namespace has a copy of does not end when it is unmounted outside; its daemon would wait."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         before, _, after = line.partition(" - ")
         if after.startswith("fuse.") and "\\" not in (path := before.split()[4]):

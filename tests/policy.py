@@ -23,9 +23,9 @@ _granted: dict[tuple[str, str], list[Statement]] = {}  # by endpoint and bucket:
 
 
 def statements(name: str, bucket: str, prefix: str) -> list[Statement]:
-    """Of the block ```json NAME: "read-write", "read-only" or "object-lock" (which is a list of statements). Without a
-    prefix there is no condition, as the document says."""
-    blocks = re.findall(rf"^```json {name}\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
+    """Of the block below <!-- NAME -->: "read-write", "read-only" or "object-lock" (which is a list of statements).
+    Without a prefix there is no condition, as the document says."""
+    blocks = re.findall(rf"^<!-- {name} -->\n```json\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) == 1, f"{DOCUMENT} has {len(blocks)} blocks {name}"
     document = json.loads(blocks[0].replace("BUCKET", bucket).replace("PREFIX", prefix))
     found: list[Statement] = document if isinstance(document, list) else document["Statement"]

@@ -105,7 +105,7 @@ _HINTS = {
 }
 _LOCKED = re.compile(r"object[ -]?lock|\bWORM\b|legal hold|retention", re.IGNORECASE)
 
-_OBJECT = re.compile(r"<[^<>]* object at 0x[0-9a-f]+>:?\s*")  # urllib3 puts these into its texts
+_OBJECT = re.compile(r"<(?:[^<>]|<locals>)* object at 0x[0-9a-f]+>:?\s*")  # urllib3 puts these into its texts
 _WHERE = re.compile(r"\w+\(host='([^']*)', port=(\w+)\)")
 _NESTED = re.compile(
     r"""^\('[^']*', \w+\((?:\d+, )?(["'])(.*)\1,?\)\)$"""

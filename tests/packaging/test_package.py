@@ -14,28 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.packaging.conftest import HERE, ROOT, run
 from tests.s3server import S3Server
 
-ROOT = Path(__file__).parents[2]
-HERE = Path(__file__).parent
-LIMIT = 900  # seconds: debootstrap, and apt, from a mirror that may be slow
-
 pytestmark = [pytest.mark.slow, pytest.mark.mount, pytest.mark.rgw]
-
-
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}{done.stderr[-4000:]}"
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built, and found clean by lintian."""
-    directory = tmp_path_factory.mktemp("package")
-    (line,) = run(["sh", "contrib/build-deb.sh", str(directory)]).split()
-    assert Path(line).parent == directory
-    return Path(line)
 
 
 @pytest.mark.parametrize("template", sorted((ROOT / "contrib/systemd").iterdir()), ids=lambda path: path.name)

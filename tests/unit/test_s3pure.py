@@ -214,6 +214,12 @@ def test_failures(kinds: list[str], reason: str, expected: type, words: str) -> 
             'Failed to establish a new connection: [Errno 111] Connection refused"))',
             "LIST: the proxy cannot be reached: 10.0.0.1:3128: Connection refused",
         ),
+        (  # urllib3 1.26, Debian 12: our own class, made in a function
+            ["NewConnectionError", "HTTPError"],
+            "<s3fsx.s3.wire.limit_time.<locals>.Connection object at 0x7f4aad0a4e10>: Failed to establish a new "
+            "connection: [Errno 111] Connection refused",
+            "LIST: cannot connect: Failed to establish a new connection: [Errno 111] Connection refused",
+        ),
         (
             ["NoCredentialsError", "BotoCoreError"],
             "Unable to locate credentials",
