@@ -9,9 +9,9 @@ import time
 
 import trio
 
-from ..errors import Corrupted, NotSupported, Rejected, S3fsxError
+from ..errors import AccessDenied, Corrupted, NotSupported, Rejected, S3fsxError
 from ..layout import INTERNAL
-from ..store.objects import MIN_PART, WRITE_ID, Payload, Store
+from ..store.objects import MIN_PART, WRITE_ID, Payload, Store, UploadInfo
 
 CLEANUP_LIMIT = 15.0  # seconds
 STALE = 3600.0  # seconds after which an object of a check or probe is nobody's any more
@@ -32,11 +32,18 @@ async def sweep(store: Store, prefix: str, *, now: float | None = None) -> int:
             if info.modified < before:
                 await store.delete(info.key)
                 removed += 1
-        for upload in await store.list_uploads(place):
+        for upload in await _uploads(store, place):
             if upload.initiated < before:
                 await store.abort_upload(upload.key, upload.upload_id)
                 removed += 1
     return removed
+
+
+async def _uploads(store: Store, place: str) -> tuple[UploadInfo, ...]:
+    try:
+        return await store.list_uploads(place)
+    except (AccessDenied, NotSupported, Rejected):
+        return ()  # a mount does without that list, too; the bucket's lifecycle ends what nobody can find
 
 
 async def pages(store: Store, place: str) -> None:

@@ -102,3 +102,11 @@ async def test_what_killed_checks_left_is_swept_and_nothing_else() -> None:
     assert await sweep(store, "p/", now=time.time() + 2 * STALE) == 3
     assert store.keys() == ["other/.s3fsx/check-5", "p/.s3fsx/sums/3", "p/check-4"]
     assert [upload.key for upload in await store.list_uploads("p/")] == ["p/dump/backup"]
+
+
+async def test_keys_that_may_not_list_uploads_may_check() -> None:
+    store = FakeStore()
+    store.poke("p/.s3fsx/check-1", b"x")
+    store.fail_next("list_uploads", AccessDenied("no"), times=2)
+    assert await sweep(store, "p/", now=time.time() + 2 * STALE) == 1
+    assert store.keys() == []
