@@ -15,18 +15,14 @@ from ..errors import Corrupted, S3fsxError
 from ..layout import INTERNAL
 from ..service.launch import explain
 from ..store.endpoint import Endpoint
+from ..store.findings import findings
 from ..store.objects import Capabilities, Payload, Store
 from .probe import probe as probe_store
 from .store import S3Store
+from .trials import pages, sweep, unequal_parts
 
 SIZE = 64 << 10
 CLEANUP_LIMIT = 15.0
-
-INTEGRITY = {
-    "crc32": "the store refuses a wrong CRC-32 of a part",
-    "sha256": "the store refuses a wrong SHA-256 of a part (it does not check CRC-32)",
-    "etag": "the MD5 of each part is compared with its ETag (the store checks no checksum)",
-}
 
 Probe = Callable[[], Awaitable[Capabilities]]
 
@@ -36,15 +32,33 @@ async def check_store(settings: Settings, write: Callable[[str], object]) -> Cap
     try:
         async with S3Store(to_s3_options(settings), Endpoint(patience=settings.outage_patience)) as store:
             probing = partial(probe_store, store, settings.prefix)
-            return await check(store, settings.prefix, probe=probing, write=write, read_only=settings.read_only)
+            return await check(
+                store,
+                settings.prefix,
+                probe=probing,
+                write=write,
+                read_only=settings.read_only,
+                equal_parts=settings.part_profile == "uniform",
+                clock_skew=lambda: store.traffic.clock_skew,
+            )
     except S3fsxError as error:
         raise S3fsxError(explain(error, settings)) from error
 
 
 async def check(
-    store: Store, prefix: str, *, probe: Probe, write: Callable[[str], object], read_only: bool = False
+    store: Store,
+    prefix: str,
+    *,
+    probe: Probe,
+    write: Callable[[str], object],
+    read_only: bool = False,
+    equal_parts: bool = False,
+    clock_skew: Callable[[], float | None] = lambda: None,
 ) -> Capabilities | None:
     """Tries every step on objects below ``prefix`` + ".s3fsx/" and writes one line for each, with its latency.
+
+    equal_parts: the mount's parts have one size, so that it need not be tried whether others are accepted. clock_skew:
+    seconds the store's clock is ahead, as far as its answers told.
 
     What it found out; None when read_only. Raises S3fsxError, with the name of the step that failed before the store's
     message.
@@ -56,6 +70,10 @@ async def check(
     if read_only:
         write("read_only is set: nothing written\n")
         return None
+    with step("clean up"):
+        left_behind = await sweep(store, prefix)
+    if left_behind:
+        write(f"  {'':18}           {left_behind} leftovers of earlier checks removed\n")
     with step("probe"):
         capabilities = await probe()
     key = f"{prefix}{INTERNAL}/check-{secrets.token_hex(8)}"
@@ -82,21 +100,14 @@ async def check(
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLEANUP_LIMIT):
             await _clean(store, key, target)
         raise
-    for line in describe(capabilities):
-        write(line + "\n")
+    with step("pages of a list"):
+        await pages(store, f"{key}.pages")
+    if not equal_parts:
+        with step("unequal parts"):
+            await unequal_parts(store, f"{key}.parts")
+    for finding in findings(capabilities, clock_skew=clock_skew()):
+        write(f"{finding}\n")
     return capabilities
-
-
-def describe(capabilities: Capabilities) -> Iterator[str]:
-    """What the store supports, for a person."""
-    yield f"integrity            {INTEGRITY.get(capabilities.integrity, capabilities.integrity)}"
-    yield f"create only if new   {_yes(capabilities.conditional_put)} for small files, " + (
-        f"{_yes(capabilities.conditional_complete)} for multipart uploads"
-    )
-    yield f"copy by parts        {_yes(capabilities.part_copy)}"
-    yield f"object lock          {_yes(capabilities.object_lock)}"
-    for note in capabilities.notes:
-        yield f"note                 {note}"
 
 
 class _Steps:
@@ -125,7 +136,3 @@ def _found(objects: tuple[object, ...], prefixes: tuple[object, ...], more: str 
     if not objects and not prefixes:
         return "nothing there yet"
     return f"{'more than ' if more else ''}{len(objects)} files and {len(prefixes)} directories at the top"
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"

@@ -43,6 +43,7 @@ from ..metrics.textfile import TextFile
 from ..s3.probe import probe
 from ..s3.store import S3Store
 from ..store.endpoint import Endpoint
+from ..store.findings import weaker
 from ..store.objects import MAX_PART
 from ..store.parts import PartSchedule
 from ..store.verified import VerifiedStore
@@ -239,6 +240,8 @@ async def _work(settings: Settings, mountpoint: str, ready: Callable[[], None], 
             for note in (await probe(store, settings.prefix, multipart=False)).notes:
                 log.warning("%s", note)
         store.reset_counters()
+        if not settings.read_only and (less := weaker(store.capabilities)):
+            log.info("weaker on this store: %s", less)
         log.info(
             "%s: parts are verified by %s, conditional writes %s",
             settings.endpoint or "Amazon S3",

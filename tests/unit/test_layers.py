@@ -18,6 +18,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "L0 pure": (
         "__init__", "configuration.__init__", "s3.__init__", "store.__init__", "local.__init__", "transfer.__init__",
         "fs.__init__", "kernel.__init__", "service.__init__", "store.checksum", "errors", "store.objects",
+        "store.findings",
         "local.records", "local.intents", "store.sums", "fs.version", "fs.attributes", "layout", "store.parts",
         "transfer.window", "local.blockformat", "local.blockpolicy", "fs.tempnames", "local.nodecopy", "fs.survey",
         "configuration.values", "configuration.schema", "metrics.__init__", "metrics.prices", "metrics.histogram",
@@ -49,8 +50,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L4 composition": (
         "service.daemon", "service.launch", "service.report", "service.health", "service.statusview", "s3.probe",
-        "s3.check", "service.ending", "service.snapshot", "service.mount", "service.recovercmd", "browse.source",
-        "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
+        "s3.trials", "s3.check", "service.ending", "service.snapshot", "service.mount", "service.recovercmd",
+        "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
         "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",
         "pve.bucketrules", "pve.unfinished", "pve.setting_up", "pve.gathering", "pve.removing", "pve.plugins",
         "pve.importing", "pve.cooling",
