@@ -56,6 +56,7 @@ def test_the_first_day(rgw: S3Server, package: Path, tmp_path: Path) -> None:
     assert "hostname: mail\n" in looked
     assert looked.count("every byte verified") == 2
     assert "down" in said["an outage"]
+    assert " object at 0x" not in out
     assert "left:" not in said["pve remove"]
     promtool("check", "metrics", text=(tmp_path / "metrics").read_text())
     view = rgw.view(bucket, "pve/")
