@@ -182,10 +182,11 @@ class Exchange:
         for data in self._client.pieces(self._unread):
             self._unread -= len(data)
 
-    def forward(self, *, share: float = 1.0, flip: int | None = None) -> None:
-        """Send the request on: the first ``share`` of its body, with one bit of byte ``flip`` inverted."""
+    def forward(self, *, share: float = 1.0, flip: int | None = None, without: tuple[str, ...] = ()) -> None:
+        """Send the request on: the first ``share`` of its body, with one bit of byte ``flip`` inverted; without some
+        headers, which a store that looks at signatures refuses."""
         self._store = self._connect()
-        self._store.send(self.request.head.without("expect").encode())
+        self._store.send(self.request.head.without("expect", *without).encode())
         self._relay(self._client, self._store, int(self._unread * share), flip)
         self._unread -= int(self._unread * share)
 
@@ -224,6 +225,17 @@ class Exchange:
                 pass
         else:
             self._client.send(_flipped(body, position)[:length])
+
+    def pass_edited(self, edit: Callable[[Head, bytes], tuple[Head, bytes]]) -> None:
+        """Read the store's answer, and send what ``edit`` makes of it, with its length."""
+        assert self._store is not None
+        head, body = self._framed(self.answer())
+        if body is None:
+            body = b"".join(self._store.pieces(self._length(head)))
+        length = head.length
+        head, body = edit(head, body)
+        silent = self.request.method == "HEAD"  # its length is that of the object
+        self._client.send(head.with_length(length if silent else len(body)).encode() + body)
 
     def _framed(self, head: Head) -> tuple[Head, bytes | None]:
         """With a length; the body where it had to be read for that."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from tests.exchange import Exchange, Request
+from tests.exchange import Exchange, Head, Request
 
 
 class Fault(Protocol):
@@ -129,6 +129,28 @@ class Meanwhile:
     def run(self, exchange: Exchange) -> None:
         self.action(exchange.request)
         self.then.run(exchange)
+
+
+@dataclass(frozen=True)
+class Without:
+    """A store that ignores what some headers ask for. Before one that checks no signature (moto)."""
+
+    names: tuple[str, ...]
+
+    def run(self, exchange: Exchange) -> None:
+        exchange.forward(without=self.names)
+        exchange.pass_on()
+
+
+@dataclass(frozen=True)
+class Edited:
+    """The answer, made into another one."""
+
+    edit: Callable[[Head, bytes], tuple[Head, bytes]]
+
+    def run(self, exchange: Exchange) -> None:
+        exchange.forward()
+        exchange.pass_edited(self.edit)
 
 
 SLOW_DOWN = Refuse(503, "SlowDown")

@@ -55,6 +55,14 @@ def written(answer: Mapping[str, Any]) -> str:
     return etag
 
 
+def part_written(answer: Mapping[str, Any]) -> str:
+    """The same of a part. Cloudflare R2 answers without a body and without a sign of S3, with an ETag that is no digest
+    (s3cmd#1273); should that be another server behind Cloudflare, no upload will be completed there."""
+    etag = bare_etag(answer.get("ETag", ""))
+    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return etag if etag and "cf-ray" in headers and headers.get("content-length") == "0" else written(answer)
+
+
 def copied(answer: Mapping[str, Any]) -> None:
     if not answer.get("CopyObjectResult", {}).get("ETag"):
         raise Unusable("it is no result of a copy")

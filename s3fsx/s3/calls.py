@@ -58,8 +58,10 @@ def sender(
     traffic: Traffic,
     *,
     md5_etag: bool = False,
+    etag: Callable[[Params], str] = answers.written,
 ) -> Callable[[Any], T]:
-    """Sends the payload and verifies it as ``Capabilities.integrity`` says. md5_etag: the ETag will be its MD5."""
+    """Sends the payload and verifies it as ``Capabilities.integrity`` says. md5_etag: the ETag will be its MD5. etag:
+    finds it in the answer."""
     if integrity == "crc32":
         params["ChecksumCRC32"] = crc32_header(payload.crc32)
 
@@ -71,7 +73,7 @@ def sender(
         finally:
             traffic.add_sent(body.tell())
         traffic.seen(answer)
-        found = answers.written(answer)
+        found = etag(answer)
         small = md5_etag and payload.size <= _SMALL and not answers.opaque(answer)
         if integrity == "etag" or small:
             expected = md5(payload)

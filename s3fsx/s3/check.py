@@ -16,10 +16,10 @@ from ..layout import INTERNAL
 from ..service.launch import explain
 from ..store.endpoint import Endpoint
 from ..store.findings import findings
-from ..store.objects import Capabilities, Payload, Store
+from ..store.objects import MAX_PARTS, Capabilities, Payload, Store
 from .probe import probe as probe_store
 from .store import S3Store
-from .trials import pages, sweep, unequal_parts
+from .trials import last_number, pages, sweep, unequal_parts
 
 SIZE = 64 << 10
 CLEANUP_LIMIT = 15.0
@@ -39,6 +39,7 @@ async def check_store(settings: Settings, write: Callable[[str], object]) -> Cap
                 write=write,
                 read_only=settings.read_only,
                 equal_parts=settings.part_profile == "uniform",
+                max_parts=settings.max_parts,
                 clock_skew=lambda: store.traffic.clock_skew,
             )
     except S3fsxError as error:
@@ -53,11 +54,13 @@ async def check(
     write: Callable[[str], object],
     read_only: bool = False,
     equal_parts: bool = False,
+    max_parts: int = MAX_PARTS,
     clock_skew: Callable[[], float | None] = lambda: None,
 ) -> Capabilities | None:
     """Tries every step on objects below ``prefix`` + ".s3fsx/" and writes one line for each, with its latency.
 
-    equal_parts: the mount's parts have one size, so that it need not be tried whether others are accepted. clock_skew:
+    equal_parts: the mount's parts have one size, so that it need not be tried whether others are accepted. max_parts:
+    how many of them the settings allow. clock_skew:
     seconds the store's clock is ahead, as far as its answers told.
 
     What it found out; None when read_only. Raises S3fsxError, with the name of the step that failed before the store's
@@ -105,6 +108,8 @@ async def check(
     if not equal_parts:
         with step("unequal parts"):
             await unequal_parts(store, f"{key}.parts")
+    with step("many parts"):
+        await last_number(store, f"{key}.number", max_parts)
     for finding in findings(capabilities, clock_skew=clock_skew()):
         write(f"{finding}\n")
     return capabilities

@@ -18,6 +18,7 @@ from .store import S3Store
 
 CLEANUP_LIMIT = 10.0  # seconds; what an outage leaves behind has its name to be found by
 _REFUSED = (NotSupported, Rejected)
+_UNVERIFIED = "parts are not verified: the store checks no checksum, and the ETag of a part is no MD5"
 _BODY = Payload.of(b"s3fsx probe")
 
 
@@ -35,6 +36,8 @@ async def probe(store: S3Store, prefix: str, *, multipart: bool = True) -> Capab
     key = f"{prefix}.s3fsx/probe-{uuid.uuid4().hex}"
     try:
         found = await _integrity(store, key)
+        if found.integrity == "etag":
+            found = await _part_etags(store, key, found)
         found = replace(found, conditional_put=await _conditional_put(store, key))
         if multipart:
             found = await _multipart(store, key, found)
@@ -69,8 +72,23 @@ async def _integrity(store: S3Store, key: str) -> Capabilities:
             return await _put(store, key, Capabilities("etag"))
         except Corrupted:
             pass  # the bucket encrypts by itself
-    note = "parts are not verified: the store checks no checksum, and with its encryption an ETag is no MD5"
-    return await _put(store, key, Capabilities("sha256", notes=(note,)))
+    return await _put(store, key, Capabilities("sha256", notes=(_UNVERIFIED,)))
+
+
+async def _part_etags(store: S3Store, key: str, found: Capabilities) -> Capabilities:
+    """Where only ETags tell what came: that of a part need not be an MD5 where that of an object is (Cloudflare R2, by
+    its engineers in s3cmd#1273), and then every part of every backup would be taken for damaged."""
+    upload_id = await store.create_upload(key, metadata={WRITE_ID: uuid.uuid4().hex})
+    try:
+        await store.upload_part(key, upload_id, 1, _BODY)
+    except Corrupted:
+        found = replace(found, integrity="sha256", notes=(*found.notes, _UNVERIFIED))
+    finally:
+        with trio.move_on_after(CLEANUP_LIMIT) as scope:
+            scope.shield = True
+            await store.abort_upload(key, upload_id)
+    store.capabilities = found
+    return found
 
 
 async def _put(store: S3Store, key: str, found: Capabilities) -> Capabilities:

@@ -271,8 +271,9 @@ class S3Store:
             what,
             params,
             payload,
-            answers.written,
+            answers.part_written,
             self.traffic,
+            etag=answers.part_written,
         )
         etag = await self._send(self._lanes.part, "UploadPart", what, work, SENDS, "")
         return UploadedPart(number, payload.size, etag, payload.crc32)

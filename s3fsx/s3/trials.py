@@ -96,6 +96,22 @@ async def unequal_parts(store: Store, key: str) -> None:
         await _remove(store, [key])
 
 
+async def last_number(store: Store, key: str, count: int) -> None:
+    """Raises Rejected when the store takes no part with the last number that the settings allow."""
+    upload_id = await store.create_upload(key, metadata={WRITE_ID: secrets.token_hex(16)})
+    try:
+        await store.upload_part(key, upload_id, count, Payload.of(b"s3fsx"))
+    except (Rejected, NotSupported) as error:
+        raise Rejected(
+            f"the store refuses part number {count} ({error}); set max_parts to what the provider allows, say 1000: "
+            "otherwise large backups fail in their middle"
+        ) from None
+    finally:
+        with trio.move_on_after(CLEANUP_LIMIT) as scope:
+            scope.shield = True
+            await _abort(store, key, upload_id)
+
+
 async def _abort(store: Store, key: str, upload_id: str) -> None:
     try:
         await store.abort_upload(key, upload_id)

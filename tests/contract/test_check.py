@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import time
 from dataclasses import replace
+from email.utils import formatdate
 from functools import partial
 
 import pytest
@@ -12,10 +15,14 @@ from s3fsx.s3.check import check
 from s3fsx.s3.probe import probe
 from s3fsx.s3.store import S3Store
 from s3fsx.store.endpoint import Endpoint
-from tests.faultkinds import Refuse
+from s3fsx.store.objects import Payload
+from tests.exchange import Head
+from tests.faultkinds import Edited, Refuse, Without
 from tests.faultproxy import FaultProxy, Rule
 
 from .conftest import Place, options
+
+CHECKSUMS = ("content-md5", "x-amz-checksum-crc32", "x-amz-content-sha256")
 
 
 async def checked(place: Place, endpoint: str) -> str:
@@ -63,10 +70,77 @@ async def test_a_whole_store_passes_and_keeps_nothing(place: Place) -> None:
         pytest.param(
             Rule(Refuse(501, "NotImplemented"), kinds=frozenset({"COPY"})), "REFUSED rename: ", id="no copies"
         ),
+        pytest.param(
+            Rule(Refuse(400, "InvalidArgument"), kinds=frozenset({"PUT PART"}), key=r"\.number$"),
+            "REFUSED many parts: the store refuses part number 10000",
+            id="fewer parts",
+        ),
+        pytest.param(
+            Rule(Refuse(501, "NotImplemented"), kinds=frozenset({"PUT PART"}), key=r"\.number$"),
+            "set max_parts",
+            id="fewer parts, said otherwise",
+        ),
+        pytest.param(
+            Rule(
+                Edited(lambda head, body: (head, re.sub(rb"<Contents>.*?</Contents>", b"", body, count=1, flags=re.S)))
+            ),
+            "REFUSED pages of a list: 5 objects, 0 to 4, were listed as 1, ",
+            id="a listing that loses names",
+        ),
     ],
 )
 async def test_what_a_proxy_takes_away_is_said(place: Place, rule: Rule, line: str) -> None:
     with FaultProxy(place.server.endpoint) as proxy, proxy.fault(rule):
         said = await checked(place, proxy.endpoint)
         assert line in said
-        assert proxy.injected["Refuse"] >= 1
+        assert proxy.injected.total() >= 1
+
+
+def late(head: Head, body: bytes) -> tuple[Head, bytes]:
+    bare = head.without("date")
+    return replace(bare, fields=(*bare.fields, ("Date", formatdate(time.time() + 600, usegmt=True)))), body
+
+
+async def test_a_clock_that_is_ahead(place: Place) -> None:
+    with FaultProxy(place.server.endpoint) as proxy, proxy.fault(Rule(Edited(late))):
+        said = await checked(place, proxy.endpoint)
+    assert re.search(r"the store's clock +(599|600|601) s ahead of ours: beyond 15 minutes it refuses", said)
+
+
+@pytest.mark.parametrize("place", ["moto"], indirect=True)
+@pytest.mark.parametrize(
+    "ignored", [("if-none-match",), ("content-md5", "x-amz-checksum-crc32", "x-amz-content-sha256")]
+)
+async def test_headers_that_are_ignored(place: Place, ignored: tuple[str, ...]) -> None:
+    """moto looks at no signature, so that a header can be taken away before it."""
+    with FaultProxy(place.server.endpoint) as proxy, proxy.fault(Rule(Without(ignored))):
+        said = await checked(place, proxy.endpoint)
+    assert "REFUSED" not in said
+    if ignored == ("if-none-match",):
+        assert "create only if new   no: of two nodes" in said
+    else:
+        assert "the MD5 of each part is compared with its ETag" in said
+
+
+def odd_etag(head: Head, body: bytes) -> tuple[Head, bytes]:
+    """As Cloudflare R2's: nothing says that it comes from S3."""
+    bare = head.without("etag", "x-amz-request-id", "x-amz-id-2", "x-amzn-requestid", "server")
+    more = (("ETag", '"ABwcsNIEIx/3TXD+37wkhu1YIh8AgUg"'), ("cf-ray", "73c832d5dd7e15cb-EWR"))
+    return replace(bare, fields=(*bare.fields, *more)), b""
+
+
+@pytest.mark.expect_log("arrived with MD5 .* sending it again")
+@pytest.mark.parametrize("place", ["moto"], indirect=True)
+async def test_parts_whose_etag_is_no_md5(place: Place) -> None:
+    """Where nothing else tells whether a part came right: it is said, and backups work all the same."""
+    ignored = Rule(Without(CHECKSUMS), kinds=frozenset({"PUT"}))
+    odd = Rule(Edited(odd_etag), kinds=frozenset({"PUT PART"}))
+    with FaultProxy(place.server.endpoint) as proxy, proxy.fault(ignored, odd):
+        chosen = replace(options(place.server, place.bucket), endpoint=proxy.endpoint)
+        async with S3Store(chosen, Endpoint()) as store:
+            found = await probe(store, "p/", multipart=False)
+            assert found.integrity != "etag"
+            assert any("parts are not verified" in note for note in found.notes)
+            upload = await store.create_upload("p/x", metadata={})
+            assert (await store.upload_part("p/x", upload, 1, Payload.of(b"data"))).size == 4
+            await store.abort_upload("p/x", upload)
