@@ -75,7 +75,9 @@ def test_what_is_scraped_is_what_happened(make_mount: MakeMount, tmp_path: Path)
     for operation, kind in (("UploadPart", "PUT PART"), ("CompleteMultipartUpload", "COMPLETE"), ("GetObject", "GET")):
         labels = ("s3fsx_s3_requests_total", f'operation="{operation}"')
         counted = value(after, *labels) - value(before, *labels)
-        assert counted == sum(request.kind == kind for request in asked), operation
+        given_up = value(after, "s3fsx_s3_requests_total", f'operation="{operation}"', 'outcome="abandoned"')
+        # A range that nobody wants any more ends its connection, perhaps before the store has logged it.
+        assert counted - given_up <= sum(request.kind == kind for request in asked) <= counted, operation
     sent = sum(request.bytes_received for request in asked if request.kind in ("PUT", "PUT PART"))
     assert value(after, "s3fsx_s3_sent_bytes_total") - value(before, "s3fsx_s3_sent_bytes_total") == sent >= len(data)
     assert value(after, "s3fsx_unpublished_bytes") == value(after, "s3fsx_unfinished_uploads") == 0
