@@ -385,7 +385,7 @@ The mount is up. Have a look:
   alias s3fsx='S3FSX_CONFIG_DIR=$DEMO_DIR $python -m s3fsx'
   s3fsx status --watch
   s3fsx backups demo
-  s3fsx show demo:${vm##*/}
+  s3fsx ls -l demo:dump
   s3fsx verify demo --all
 Remove everything:
   sh contrib/demo.sh stop

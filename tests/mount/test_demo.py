@@ -100,7 +100,7 @@ def test_it_runs_twice_and_stops(demo: Demo) -> None:
         assert any(re.fullmatch(pattern, key) for key in keys), (pattern, keys)
     assert len(keys) == 9, keys  # nothing of the backup that failed, nor of the scratch directory
     assert "\033" not in out
-    hints = re.findall(r"^  (s3fsx (?:backups|show) .*)$", out, re.MULTILINE)
+    hints = re.findall(r"^  (s3fsx (?:backups|ls) .*)$", out, re.MULTILINE)
     (alias,) = re.findall(r"^  alias s3fsx='(.*)'$", out, re.MULTILINE)
     assert len(hints) == 2
     for hint in hints:
