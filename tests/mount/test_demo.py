@@ -127,7 +127,6 @@ def test_it_runs_twice_and_stops(demo: Demo) -> None:
     assert not Path(f"/proc/{old_server}").exists()
     took = re.search(r"^ +all +(\d+)\.\d s$", second.stdout, re.MULTILINE)
     assert took is not None
-    assert int(took[1]) < 30
 
     stopped = demo.run("stop")
     assert (stopped.returncode, stopped.stderr) == (0, ""), stopped
