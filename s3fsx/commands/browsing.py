@@ -74,7 +74,7 @@ def _object(info: ObjectInfo) -> dict[str, object]:
 
 def _backups(args: argparse.Namespace) -> int:
     buckets.begin(args)
-    settings = buckets.where(args, args.where).settings
+    settings = buckets.whole(args)
 
     async def look(place: Place) -> tuple[list[Backup], Knowledge, dict[str, str]]:
         listed = await backups(place.store, place.layout, args.vmid)

@@ -44,7 +44,7 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def add_where(parser: argparse.ArgumentParser, metavar: str = "SOURCE") -> None:
     """For commands about a whole bucket: SOURCE is what they are told, --source says the same as it does elsewhere."""
-    more = ", and a path" if metavar != "SOURCE" else ""
+    more = {"SOURCE[:PATH]": ", and a path", "SOURCE[:BACKUP]": ", and a backup"}.get(metavar, "")
     parser.add_argument("where", metavar=metavar, nargs="?", default="", help=SOURCE_HELP + more)
     add_source(parser)
 
@@ -59,6 +59,14 @@ def where(args: argparse.Namespace, text: str = "") -> Where:
     if text and args.source:
         raise ConfigError(f"{text}, and --source {args.source}: only one of them")
     return source.resolve(text or args.source or source.only(args.options), args.options)
+
+
+def whole(args: argparse.Namespace) -> Settings:
+    """For what is about all backups of a bucket. Raises ConfigError where a single one is named."""
+    found = where(args, args.where)
+    if found.path not in ("", "dump"):
+        raise ConfigError(f"{args.where}: this is about all backups of a bucket: leave {found.path} out")
+    return found.settings
 
 
 def where_of(args: argparse.Namespace, texts: list[str]) -> tuple[Settings, list[str]]:

@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..browse import tables
-from ..errors import S3fsxError
+from ..browse.catalog import chosen
+from ..errors import ConfigError, S3fsxError
 from ..service.daemon import EXIT_OK, EXIT_TROUBLE
 from . import buckets
 from .parsing import Commands, age
@@ -28,7 +29,7 @@ def add(commands: Commands) -> None:
         "code 1 when it could not be restored",
         help="restore a backup as a stream, to see that it can be",
     )
-    buckets.add_where(drill)
+    buckets.add_where(drill, "SOURCE[:BACKUP]")
     which = drill.add_mutually_exclusive_group()
     which.add_argument("--newest", action="store_true", help="the newest backup (default)")
     which.add_argument("--random", action="store_true", help="any backup")
@@ -44,11 +45,13 @@ def _drill(args: argparse.Namespace) -> int:
     from ..browse import textfile
 
     found = buckets.where(args, args.where)
+    if found.path and (args.random or args.newest or args.vmid is not None):
+        raise ConfigError(f"{args.where} names a backup: --newest, --random and --vmid choose one")
     if args.textfile:
         textfile.require_writable(args.textfile)  # a drill takes hours
     source = args.where or f"s3://{found.settings.bucket}/{found.settings.prefix}"
     try:
-        result = buckets.run(found.settings, lambda place: _run(place, args))
+        result = buckets.run(found.settings, lambda place: _run(place, args, found.path))
     except S3fsxError:
         if args.textfile:
             textfile.write(args.textfile, source, None)
@@ -60,11 +63,17 @@ def _drill(args: argparse.Namespace) -> int:
     return EXIT_OK if result.good else EXIT_TROUBLE
 
 
-async def _run(place: Place, args: argparse.Namespace) -> Result:
+async def _run(place: Place, args: argparse.Namespace, name: str) -> Result:
+    """name: of the backup, "" where one is to be chosen."""
     from ..browse import drill, notes
+    from ..browse.thaw import require_readable
 
     listed = await buckets.listed(place, args.vmid)
-    backup = drill.pick(listed, at_random=args.random, rng=random.SystemRandom())
+    if name:
+        backup = chosen(name, listed)
+        await require_readable(place, backup)
+    else:
+        backup = drill.pick(listed, at_random=args.random, rng=random.SystemRandom())
     progress = buckets.Progress(backup.archive.name, backup.info.size)
     try:
         result = await drill.drill(place, backup, deadline=args.timeout, progress=progress)

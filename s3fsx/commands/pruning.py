@@ -53,7 +53,7 @@ def _prune(args: argparse.Namespace) -> int:
     asks = not args.dry_run and not args.yes
     if asks and (args.json or not (sys.stdin.isatty() and sys.stdout.isatty())):
         raise ConfigError("nobody can be asked: give --dry-run to see what would be deleted, --yes to delete it")
-    settings = buckets.where(args, args.where).settings
+    settings = buckets.whole(args)
     if settings.read_only and not args.dry_run:
         raise ConfigError("read_only is set: only --dry-run")
 

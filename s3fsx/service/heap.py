@@ -14,11 +14,9 @@ from pathlib import Path
 
 import trio
 
-# mallopt(3), malloc.h. Above glibc's largest threshold (HEAP_MAX_SIZE / 2) a block is mapped by itself. The top of the
-# heap is given back by keep_trimmed alone.
+# mallopt(3), malloc.h. The threshold is glibc's largest (HEAP_MAX_SIZE / 2).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_MMAP = 32 << 20
-_TRIM = 1 << 30
+_THRESHOLD = 32 << 20
 
 # Objects more than were freed before the collector looks at the young ones; at Python's 700 it took 8 % of the CPU of a
 # backup, for nothing: what our requests leave behind has no cycles.
@@ -30,8 +28,8 @@ CHECK_EVERY = 0.1
 SLACK = 8 << 20
 # Bytes above the budget from which on holes are given back at once. Below, they wait until nothing has been in use for
 # QUIET seconds: a hole that a restore leaves behind is where its next block goes, and given back it costs the page
-# faults again. 2 GiB through zstd: 251 000 faults when it was always given back, 40 000 so, most of them at the start.
-NEAR = 64 << 20
+# faults again. 2 GiB through zstd: 251 000 faults when it was always given back, 97 000 so, a third of them at the start.
+NEAR = 32 << 20
 QUIET = 1.0
 _STATM = Path("/proc/self/statm")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -48,7 +46,7 @@ def tame_malloc() -> bool:
     mallopt = _function("mallopt")
     if mallopt is None:
         return False
-    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _MMAP), (_M_TRIM_THRESHOLD, _TRIM))
+    wanted = ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, _THRESHOLD), (_M_TRIM_THRESHOLD, _THRESHOLD))
     taken = [mallopt(name, value) == 1 for name, value in wanted]
     return all(taken)
 

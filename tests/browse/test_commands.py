@@ -279,6 +279,7 @@ def test_drill(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     assert notes[2].startswith("s3fsx drill ")
     assert "restored to the end" in notes[2]
     assert len(bucket.checks()) == 1, "a drill verifies, too"
+    assert s3fsx("drill", f"{bucket.source}:{CT}", "--no-notes").out.startswith(f"ok       {CT}  ")
     document: dict[str, Any] = json.loads(s3fsx("drill", bucket.source, "--random", "--json", "--no-notes").out)
     assert document["good"] is True
     assert document["name"] in (VM, CT)
@@ -312,6 +313,13 @@ def test_bad_input(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
             "--textfile /nowhere/x.prom: there is no directory",
         ),
         (("drill", bucket.source, "--textfile", str(tmp_path)), "a directory; it takes DIR/NAME.prom"),
+        (("drill", f"{bucket.source}:nonsense", "--no-notes"), "nonsense"),
+        (
+            ("drill", f"{bucket.source}:100", "--vmid", "100"),
+            "names a backup: --newest, --random",
+        ),
+        (("prune", f"{bucket.source}:nonsense", "--keep-last", "1", "-n"), "leave nonsense out"),
+        (("backups", f"{bucket.source}:nonsense"), "leave nonsense out"),
         (("ls", bucket.source, "-s", "s3://other"), "and --source s3://other: only one of them"),
         (("verify", "--all", "a", "b"), "beside it only SOURCE"),
         (("ls", f"{bucket.source}:../.."), "no .. in PATH"),
