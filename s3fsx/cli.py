@@ -19,6 +19,7 @@ from .commands import (
     configuration,
     drilling,
     fetching,
+    gateway,
     metrics,
     mounting,
     pruning,
@@ -70,6 +71,7 @@ COMMANDS = (
     drilling,
     configuration,
     pve,
+    gateway,
 )
 
 

@@ -2,9 +2,9 @@
 
 A backend keeps buckets, objects, uploads; it knows neither HTTP nor XML nor signatures. What it has answered for is on
 disk. Bytes come as an asynchronous iterator that raises when they are wrong (too short, another checksum): nothing of
-them may then be visible. What an object is called (its ETag, its checksums) is known only behind the last byte, so it is
-asked for by ``finish``. Every condition (If-Match and its like) is a function that gets what is there at the moment of
-the change, atomically with it. ``tests/gateway/test_backend.py`` is what every backend has to pass.
+them may then be visible. What an object is called (its ETag, its checksums) is known only behind the last byte, so it
+is asked for by ``finish``. Every condition (If-Match and its like) is a function that gets what is there at the moment
+of the change, atomically with it. ``tests/gateway/test_backend.py`` is what every backend has to pass.
 """
 
 from __future__ import annotations
@@ -67,8 +67,11 @@ class Backend(ABC):
         self, bucket: str, key: str, body: AsyncIterator[bytes], finish: Finish, condition: Condition
     ) -> Object: ...
     @abstractmethod
-    async def copy(self, source: Source, bucket: str, key: str, change: Change, condition: Condition) -> Object:
-        """change: of the source's attributes to those of the copy."""
+    async def copy(
+        self, source: Source, bucket: str, key: str, change: Change, condition: Condition, algorithm: str = ""
+    ) -> Object:
+        """change: of the source's attributes to those of the copy. algorithm: of a checksum it shall have, which the
+        source may not."""
 
     @abstractmethod
     async def update(self, bucket: str, key: str, version: str, change: Change) -> Object: ...

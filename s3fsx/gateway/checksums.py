@@ -113,9 +113,7 @@ def wanted(headers: Mapping[str, str]) -> Wanted | None:
     if len(announced) != len(trailers):
         raise S3Error("InvalidRequest", "The value specified in the x-amz-trailer header is not supported")
     if len(given) + len(announced) > 1:
-        raise S3Error(
-            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum types are not allowed."
-        )
+        raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header.")
     asked = headers.get("x-amz-sdk-checksum-algorithm", "")
     if asked:
         algorithm = named(asked)

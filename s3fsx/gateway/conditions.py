@@ -58,13 +58,17 @@ def check_copy(headers: Mapping[str, str], etag: str, modified: int) -> None:
         raise
 
 
+def check_form(headers: Mapping[str, str]) -> None:
+    """Of a write, before its body is asked for. Raises S3Error: NotImplemented."""
+    if headers.get("if-none-match", "*").strip() != "*":
+        raise S3Error("NotImplemented", Header="If-None-Match")
+
+
 def check_write(headers: Mapping[str, str], etag: str | None) -> None:
     """etag: None: there is no object. Raises S3Error."""
-    if (header := headers.get("if-none-match")) is not None:
-        if header.strip() != "*":
-            raise S3Error("NotImplemented", Header="If-None-Match")
-        if etag is not None:
-            raise S3Error("PreconditionFailed", Condition="If-None-Match")
+    check_form(headers)
+    if "if-none-match" in headers and etag is not None:
+        raise S3Error("PreconditionFailed", Condition="If-None-Match")
     if (header := headers.get("if-match")) is not None:
         if etag is None:
             raise S3Error("NoSuchKey")

@@ -2,8 +2,8 @@
 Pure.
 
 With awscrt installed its are used. Without it the message is one large integer, of which one half is folded onto the
-other until 128 bytes are left: a fold is a product of polynomials over GF(2), made of as many shifts as the constant has
-bits. Bits are reflected as these CRCs have them: bit 0 of the first byte is the highest power.
+other until 128 bytes are left: a fold is a product of polynomials over GF(2), made of as many shifts as the constant
+has bits. Bits are reflected as these CRCs have them: bit 0 of the first byte is the highest power.
 """
 
 from __future__ import annotations

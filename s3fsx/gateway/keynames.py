@@ -1,7 +1,7 @@
 """Keys as paths, and back. Pure, on bytes.
 
-A key's segments are directories and a file, as people expect. What a path cannot say is escaped with ``%``, which itself
-becomes ``%25``:
+A key's segments are directories and a file, as people expect. What a path cannot say is escaped with ``%``, which
+itself becomes ``%25``:
 
 | in the key | in the path |
 |---|---|

@@ -41,7 +41,8 @@ class Object:
     """A version of an object, or a marker of its deletion.
 
     modified: ns since the epoch; etag: without quotes; headers: Content-Type and its like, lower-case names;
-    metadata: names without ``x-amz-meta-``; until: seconds since the epoch, of the retention; upload: of which it was completed.
+    metadata: names without ``x-amz-meta-``; until: seconds since the epoch, of the retention; upload: of which it was
+    completed.
     """
 
     key: str

@@ -128,7 +128,10 @@ def _of_header(asked: Asked, header: str) -> Claim | None:
             ArgumentValue=payload,
         )
     return Claim(
-        **found.groupdict(),
+        access=found["access"],
+        day=found["day"],
+        region=found["region"],
+        service=found["service"],
         signed=tuple(fields["SignedHeaders"].split(";")),
         signature=fields["Signature"],
         stamp=_stamp(asked.header("x-amz-date"), asked.header("date")),
@@ -168,7 +171,10 @@ def _of_query(asked: Asked, algorithm: str) -> Claim:
     if int(expires) > LONGEST:
         raise wrong(f"X-Amz-Expires must be less than a week (in seconds); that is {LONGEST}")
     return Claim(
-        **found.groupdict(),
+        access=found["access"],
+        day=found["day"],
+        region=found["region"],
+        service=found["service"],
         signed=tuple(signed.split(";")),
         signature=signature,
         stamp=stamp,

@@ -1,8 +1,8 @@
 """Where the file of a key is, and how it gets there and away.
 
-A key ``a`` is the file ``a``. When ``a/b`` needs a directory of that name the file becomes ``a%~``; it stays there from
-then on. So there is at most one file of a key: ``a`` unless that is a directory or ``a%~`` exists. Whoever changes names
-holds ``lock``; readers do not, and look again when they missed a rename.
+A key ``a`` is the file ``a``. When ``a/b`` needs a directory of that name the file becomes ``a%~``; it stays there
+from then on. So there is at most one file of a key: ``a`` unless that is a directory or ``a%~`` exists. Whoever changes
+names holds ``lock``; readers do not, and look again when they missed a rename.
 """
 
 from __future__ import annotations

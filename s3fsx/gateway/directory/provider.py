@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import functools
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import trio
 
 from ..backend import Backend, Change, Condition, Finish, FinishPart, FinishUpload, Guard, Opened, Source
-from ..checksums import encode, named
+from ..checksums import FULL, encode, named
 from ..errors import S3Error
 from ..model import Bucket, Deleted, Object, Page, Part, Query, Upload, UploadPage
 from . import files
@@ -83,11 +82,12 @@ class DirectoryBackend(Backend):
                 await self._run(functools.partial(files.write_all, descriptor, chunk))
                 size += len(chunk)
             with trio.CancelScope(shield=True):
-                return await commit(new, descriptor, size)
+                made = await commit(new, descriptor, size)
         finally:
             os.close(descriptor)
             with trio.CancelScope(shield=True):
                 await self._run(lambda: files.remove(new))
+        return made
 
     async def put(
         self, bucket: str, key: str, body: AsyncIterator[bytes], finish: Finish, condition: Condition
@@ -103,34 +103,38 @@ class DirectoryBackend(Backend):
 
         return await self._received(bucket, body, commit)
 
-    async def copy(self, source: Source, bucket: str, key: str, change: Change, condition: Condition) -> Object:
+    async def copy(
+        self, source: Source, bucket: str, key: str, change: Change, condition: Condition, algorithm: str = ""
+    ) -> Object:
         def run() -> Object:
             versioning = self._shelf.bucket(bucket).versioning
             space = self._shelf.space(bucket)[0]
-            if (source.bucket, source.key) == (bucket, key) and not source.version and not versioning:
+            itself = (source.bucket, source.key) == (bucket, key) and not source.version
+            if itself and not versioning and not algorithm:
                 touched = space.touch(key.encode(), change, condition)
                 if touched is not None:
                     return touched
-            with self._opened(source) as (descriptor, found):
+            descriptor, found = self._opened(source)
+            try:
                 new, target = space.new_file()
                 try:
                     files.copy_range(descriptor, 0, found.size, target)
-                    return space.commit(new, target, change(found), condition, versioning)
+                    made = change(found)
+                    if algorithm and algorithm != made.algorithm:
+                        _, checksum = _digests(target, found.size, algorithm)
+                        made = replace(made, algorithm=algorithm, checksum=checksum, checksum_type=FULL)
+                    return space.commit(new, target, made, condition, versioning)
                 finally:
                     os.close(target)
                     files.remove(new)
+            finally:
+                os.close(descriptor)
 
         return await self._run(run)
 
-    @contextlib.contextmanager
-    def _opened(self, source: Source) -> Iterator[tuple[int, Object]]:
+    def _opened(self, source: Source) -> tuple[int, Object]:
         versioning = self._shelf.bucket(source.bucket).versioning
-        space = self._shelf.space(source.bucket)[0]
-        descriptor, found = space.open(source.key.encode(), source.version, versioning)
-        try:
-            yield descriptor, found
-        finally:
-            os.close(descriptor)
+        return self._shelf.space(source.bucket)[0].open(source.key.encode(), source.version, versioning)
 
     async def update(self, bucket: str, key: str, version: str, change: Change) -> Object:
         return await self._run(lambda: self._shelf.space(bucket)[0].update(key.encode(), version, change))
@@ -168,7 +172,8 @@ class DirectoryBackend(Backend):
     async def copy_part(self, source: Source, bucket: str, upload: str, number: int, algorithm: str) -> Part:
         def run() -> Part:
             space, uploads = self._shelf.space(bucket)
-            with self._opened(source) as (descriptor, found):
+            descriptor, found = self._opened(source)
+            try:
                 length = found.size - source.first if source.length < 0 else source.length
                 new, target = space.new_file()
                 try:
@@ -178,6 +183,8 @@ class DirectoryBackend(Backend):
                 finally:
                     os.close(target)
                     files.remove(new)
+            finally:
+                os.close(descriptor)
 
         return await self._run(run)
 
@@ -185,7 +192,7 @@ class DirectoryBackend(Backend):
         return await self._run(lambda: [part for part, _ in self._shelf.space(bucket)[1].parts(upload)])
 
     async def list_uploads(self, bucket: str, query: Query) -> UploadPage:
-        return await self._run(lambda: self._shelf.space(bucket)[1].list(query))
+        return await self._run(lambda: self._shelf.space(bucket)[1].page(query))
 
     async def complete(
         self, bucket: str, upload: str, numbers: Sequence[int], finish: FinishUpload, condition: Condition

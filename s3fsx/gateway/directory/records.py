@@ -1,8 +1,8 @@
 """What S3 knows of a file, as JSON in a file of its own.
 
-Its name is made of the key and the time of the file in nanoseconds, which the gateway sets and never sets twice. So it is
-written and on disk before the file gets its name, and the one rename of the file replaces both at once. A file that was
-copied with its times (rsync -a, cp -a) keeps it; one that somebody has written by hand has none.
+Its name is made of the key and the time of the file in nanoseconds, which the gateway sets and never sets twice. So it
+is written and on disk before the file gets its name, and the one rename of the file replaces both at once. A file that
+was copied with its times (rsync -a, cp -a) keeps it; one that somebody has written by hand has none.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from . import files
@@ -43,6 +44,12 @@ class Records:
         except (FileNotFoundError, ValueError):
             return None
         return document if isinstance(document, dict) else None
+
+    def all(self) -> Iterator[bytes]:
+        """The paths of all of them, and of what a crash has left of new ones."""
+        for directory, _, names in os.walk(self._root):
+            for name in names:
+                yield os.path.join(directory, name)
 
     def drop(self, key: bytes, time: int) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ..errors import S3Error
 from ..keynames import INTERNAL
 from ..model import NULL, Deleted, Object, Page, Query
-from ..paging import Cut, cut
+from ..paging import Cut, Keys, cut
 from . import files
 from .names import Names
 from .records import Records
@@ -293,12 +293,19 @@ class Space:
 
         return _page(query, cut(keys, of_key, *_of(query)))
 
+    def all_keys(self) -> Keys:
+        """Also those that have only versions that are not current."""
+        return _Both(self.walk(b""), Walk(self._noncurrent.root, Listings(0)))
+
     def empty(self) -> bool:
-        return next(self.walk(b""), None) is None and next(Walk(self._noncurrent.root, Listings(0)), None) is None
+        return next(self.all_keys(), None) is None
 
 
 class _Both:
     """Two walks as one, in order, without what is in both twice."""
+
+    def __iter__(self) -> _Both:
+        return self
 
     def __init__(self, *walks: Walk) -> None:
         self._walks = walks

@@ -99,7 +99,7 @@ class Uploads:
                 found.append((Part(int(name[:5]), **document), path))
         return sorted(found, key=lambda pair: pair[0].number)
 
-    def list(self, query: Query) -> UploadPage:
+    def page(self, query: Query) -> UploadPage:
         """In the order of keys, and of their beginning."""
         with contextlib.suppress(FileNotFoundError):
             found = []
@@ -167,9 +167,10 @@ def _page(found: Sequence[Upload], query: Query) -> UploadPage:
         begin = sum(1 for upload in found if upload.key.encode() < before)
         same = [upload.id for upload in found if upload.key == query.after]
         # Without a mark all uploads of that key were told; a mark that has gone meanwhile tells them again.
-        begin += (
-            (same.index(query.after_mark) + 1 if query.after_mark in same else 0) if query.after_mark else len(same)
-        )
+        if not query.after_mark:
+            begin += len(same)
+        elif query.after_mark in same:
+            begin += same.index(query.after_mark) + 1
     for upload in found[begin:]:
         key = upload.key
         if not key.startswith(query.prefix):

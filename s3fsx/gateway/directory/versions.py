@@ -18,7 +18,6 @@ from . import files
 from .names import Names
 from .records import Records, digest
 
-
 TRIES = 100  # of a reader between two renames
 
 

@@ -51,7 +51,7 @@ class Listings:
         return level
 
     def _read(self, root: bytes, path: bytes, before: bytes) -> tuple[Level, bool]:
-        fragments = []
+        fragments: Level = []
         whole = True
         try:
             with os.scandir(path) as entries:
