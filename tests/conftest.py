@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.gatewayserver import running_gateway
 from tests.rgw import RgwUnavailableError, running_rgw
 from tests.s3server import S3Server
 
@@ -52,6 +53,13 @@ def moto() -> Iterator[S3Server]:
         server.client.close()
     finally:
         running.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, over a directory."""
+    with running_gateway(tmp_path_factory.mktemp("gateway") / "buckets") as running:
+        yield running.server
 
 
 @pytest.fixture(params=["rgw"])
