@@ -93,6 +93,9 @@ class Server:
                 return
             if head is None:
                 return
+            if sum(len(name) + len(value) for name, value in head.headers) + len(head.target) > self._limits.head_bytes:
+                await self._refuse(stream, parser, S3Error("RequestHeaderSectionTooLarge"))
+                return
             if not await self._exchange(connection, parser, head, peer) or self._stopping:
                 return
             limit = self._limits.idle
