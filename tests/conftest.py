@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -62,8 +63,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield running.server
 
 
-@pytest.fixture(params=["rgw"])
+@pytest.fixture(params=[os.environ.get("S3FSX_TEST_STORE", "rgw")])
 def bucket_on(request: pytest.FixtureRequest) -> S3Server:
-    """RGW, or what ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
+    """RGW, or the fixture that S3FSX_TEST_STORE names, or what
+    ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

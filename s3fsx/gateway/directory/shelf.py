@@ -59,11 +59,9 @@ class Shelf:
 
     def buckets(self) -> list[Bucket]:
         found = []
-        for entry in os.scandir(self._root):
-            name = os.fsdecode(entry.name)
-            if entry.is_dir() and valid(name):
-                with contextlib.suppress(S3Error):
-                    found.append(self.bucket(name))
+        for name in map(os.fsdecode, os.listdir(self._root)):
+            with contextlib.suppress(S3Error):
+                found.append(self.bucket(name))
         return sorted(found, key=lambda bucket: bucket.name)
 
     def bucket(self, name: str) -> Bucket:
@@ -130,9 +128,9 @@ class Shelf:
 
 def _remove_empty(path: bytes) -> bool:
     """Directories that hold nothing, as a crash may leave them; False where there is a file."""
-    for entry in os.scandir(path):
-        if entry.name == INTERNAL:
-            continue
+    with os.scandir(path) as found:
+        entries = [entry for entry in found if entry.name != INTERNAL]
+    for entry in entries:
         if not entry.is_dir(follow_symlinks=False) or not _remove_empty(entry.path):
             return False
         os.rmdir(entry.path)
