@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import attributes, buckets
+from . import attributes, buckets, lifecycle
 from .call import Call
 from .detailops import acl, check_acl, tag_nodes, tags_of
 from .errors import S3Error
@@ -162,12 +162,32 @@ async def put_acl(call: Call) -> Response:
     return Response(200)
 
 
+async def get_lifecycle(call: Call) -> Response:
+    bucket = await call.bucket(write=False)
+    rules = bucket.settings.get("lifecycle")
+    if not rules:
+        raise S3Error("NoSuchLifecycleConfiguration", BucketName=bucket.name)
+    return xml_response("LifecycleConfiguration", lifecycle.nodes(rules))
+
+
+async def put_lifecycle(call: Call) -> Response:
+    await call.owned()
+    rules = lifecycle.parse_rules(parse(await call.payload.read(), "LifecycleConfiguration"))
+    await call.backend.configure(call.bucket_name, {"lifecycle": rules})
+    return Response(200)
+
+
+async def delete_lifecycle(call: Call) -> Response:
+    await call.owned()
+    await call.backend.configure(call.bucket_name, {"lifecycle": None})
+    return Response(204)
+
+
 # What there is not: the answer of a bucket that has none of it.
 ABSENT = {
     "policy": "NoSuchBucketPolicy",
     "policyStatus": "NoSuchBucketPolicy",
     "cors": "NoSuchCORSConfiguration",
-    "lifecycle": "NoSuchLifecycleConfiguration",
     "website": "NoSuchWebsiteConfiguration",
     "encryption": "ServerSideEncryptionConfigurationNotFoundError",
     "replication": "ReplicationConfigurationNotFoundError",

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from . import bucketops, detailops, listops, objectops, sigv4, uploadops
+from . import bucketops, detailops, listops, objectops, sigv2, sigv4, uploadops
 from .accounts import Accounts, User
 from .backend import Backend
 from .call import LARGEST_PUT, Call
@@ -15,7 +15,7 @@ from .keynames import MAX_KEY
 from .messages import Request, Response
 from .payload import Payload
 from .render import error_response
-from .target import Target, parse
+from .target import Target, of_host, parse
 from .xml import LIMIT
 
 log = logging.getLogger("s3fsx.gateway")
@@ -48,6 +48,9 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "tagging"): bucketops.get_tagging,
     ("PUT", "tagging"): bucketops.put_tagging,
     ("DELETE", "tagging"): bucketops.delete_tagging,
+    ("GET", "lifecycle"): bucketops.get_lifecycle,
+    ("PUT", "lifecycle"): bucketops.put_lifecycle,
+    ("DELETE", "lifecycle"): bucketops.delete_lifecycle,
     ("GET", "acl"): bucketops.get_acl,
     ("PUT", "acl"): bucketops.put_acl,
     ("GET", "versions"): listops.list_versions,
@@ -58,7 +61,7 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "ownershipControls"): bucketops.get_absent,
     **{
         ("DELETE", name): bucketops.delete_absent
-        for name in ("policy", "cors", "lifecycle", "website", "encryption", "replication", "publicAccessBlock")
+        for name in ("policy", "cors", "website", "encryption", "replication", "publicAccessBlock")
     },
 }
 _OBJECT: dict[tuple[str, str], Operation] = {
@@ -96,6 +99,7 @@ class Gateway:
         domains: Sequence[str] = (),
         access_log: AccessLog | None = None,
         clock: Callable[[], float] = time.time,
+        sigv2: bool = False,
     ) -> None:
         self._backend = backend
         self._accounts = accounts
@@ -103,6 +107,7 @@ class Gateway:
         self._domains = [domain.lower() for domain in domains]
         self._access_log = access_log
         self._clock = clock
+        self._sigv2 = sigv2
 
     async def __call__(self, request: Request) -> Response:
         began = time.monotonic()
@@ -151,15 +156,25 @@ class Gateway:
         if self._accounts is None:
             return NOBODY, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
         asked = sigv4.Asked(request.method, target.path, target.pairs, request.headers)
+        old = sigv2.claim_of(asked) if self._sigv2 else None
+        if old is not None:
+            user, secret = self._known(old.access)
+            raw = request.target.partition(b"?")[0].decode("latin-1")
+            in_host = of_host(headers.get("host", ""), self._domains)
+            sigv2.verify(asked, old, f"/{in_host}{raw}" if in_host else raw, secret, self._clock())
+            return user, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
         claim = sigv4.claim_of(asked)
         if claim is None:
             raise S3Error("AccessDenied")
-        found = self._accounts().find(claim.access)
-        if found is None:
-            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=claim.access)
-        user, secret = found
+        user, secret = self._known(claim.access)
         seed = sigv4.verify(asked, claim, secret, self._region, self._clock())
         return user, claim.payload, seed
+
+    def _known(self, access: str) -> tuple[User, str]:
+        found = self._accounts().find(access) if self._accounts is not None else None
+        if found is None:
+            raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access)
+        return found
 
 
 def choose(method: str, target: Target, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, Operation]:

@@ -16,8 +16,10 @@ from typing import TextIO
 import trio
 
 from ..errors import ConfigError, S3fsxError
+from .backend import Backend
 from .connection import Limits
 from .directory.provider import DirectoryBackend
+from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
 from .messages import FileRange, Request, Response
@@ -39,6 +41,7 @@ class Settings:
     region: str = "us-east-1"
     domain: tuple[str, ...] = ("localhost",)
     access_log: str = ""
+    sigv2: bool = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -93,13 +96,15 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
-        gateway = Gateway(backend, current, settings.region, settings.domain, access)
-        trio.run(_run, settings, Server(gateway, Limits()), context, out)
+        gateway = Gateway(backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2)
+        trio.run(_run, settings, Server(gateway, Limits()), backend, context, out)
     finally:
         backend.release()
 
 
-async def _run(settings: Settings, server: Server, context: ssl.SSLContext | None, out: TextIO) -> None:
+async def _run(
+    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
+) -> None:
     host, port = settings.address
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
@@ -114,6 +119,7 @@ async def _run(settings: Settings, server: Server, context: ssl.SSLContext | Non
             shown = f"[{host}]" if ":" in host else host
             out.write(snippets(f"{scheme}://{shown}:{port}", settings))
             out.flush()
+            nursery.start_soon(keep_expiring, backend)
             nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
 
 

@@ -32,6 +32,7 @@ class Shelf:
         self._lock = threading.Lock()
         self._spaces: dict[str, tuple[Space, Uploads]] = {}
         self._owner = -1
+        self._read: dict[str, tuple[tuple[int, int], Bucket]] = {}  # by the time of its file
 
     def claim(self) -> None:
         """For this process alone; throws away what was under way when the last one ended. Raises OSError, and
@@ -70,11 +71,18 @@ class Shelf:
         if not valid(name) or not os.path.isdir(path):
             raise S3Error("NoSuchBucket", BucketName=name)
         try:
+            status = os.stat(self._settings_path(name))
+            stamp = (status.st_ino, status.st_mtime_ns)
+            known = self._read.get(name)
+            if known is not None and known[0] == stamp:
+                return known[1]
             with open(self._settings_path(name), "rb") as file:
                 document = json.load(file)
-            return Bucket(name, int(document["created"]), str(document["owner"]), document.get("settings", {}))
+            bucket = Bucket(name, int(document["created"]), str(document["owner"]), document.get("settings", {}))
         except FileNotFoundError:  # made by hand
             return Bucket(name, os.stat(path).st_mtime_ns, "")
+        self._read[name] = (stamp, bucket)
+        return bucket
 
     def create(self, bucket: Bucket) -> None:
         with self._lock:
