@@ -41,8 +41,8 @@ def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accou
         line = process.stdout.readline()
         found = re.search(r"https?://\S+", line)
         assert found is not None, log.read_text()
-        keys = [text for access, (_, secret) in ACCOUNTS.keys.items() for text in (access, secret)]
-        server = S3Server("gateway", found[0], "us-east-1", *keys)
+        (access, (_, secret)), (other, (_, other_secret)) = ACCOUNTS.keys.items()
+        server = S3Server("gateway", found[0], "us-east-1", access, secret, other, other_secret)
         yield Running(server, process, directory)
         if "client" in vars(server):
             server.client.close()

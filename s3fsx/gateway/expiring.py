@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 
@@ -39,7 +39,7 @@ async def expire(backend: Backend, now: float) -> int:
     return gone
 
 
-async def _bucket(backend: Backend, bucket: Bucket, rules: list[Rule], now: float) -> int:
+async def _bucket(backend: Backend, bucket: Bucket, rules: Sequence[Rule], now: float) -> int:
     gone = 0
     query = Query()
     held: list[Object] = []  # versions of a key may go on in the next page

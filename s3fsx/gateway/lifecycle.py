@@ -6,7 +6,7 @@ Transitions are refused: there is one storage class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -106,7 +106,7 @@ def _filter(element: Tree) -> dict[str, Any]:
     return made
 
 
-def nodes(rules: list[Rule]) -> list[Node]:
+def nodes(rules: Sequence[Rule]) -> list[Node]:
     return [("Rule", _nodes(rule)) for rule in rules]
 
 
@@ -156,7 +156,7 @@ def due(seconds: float, days: int) -> float:
     return float((int(seconds) // _DAY + days + 1) * _DAY)
 
 
-def doomed(rules: list[Rule], versions: list[Object], now: float) -> list[Object]:
+def doomed(rules: Sequence[Rule], versions: Sequence[Object], now: float) -> list[Object]:
     """Of all versions of a key, newest first: those to be deleted. The latest one is deleted without its version, so
     that a versioned bucket gets a marker; a marker that stands alone goes by its version."""
     out = []
@@ -182,6 +182,6 @@ def doomed(rules: list[Rule], versions: list[Object], now: float) -> list[Object
     return out
 
 
-def aborted(rules: list[Rule], key: str, initiated: int, now: float) -> bool:
+def aborted(rules: Sequence[Rule], key: str, initiated: int, now: float) -> bool:
     """initiated: ns."""
     return any(_applies(rule, key) and "abort" in rule and now >= due(initiated / 1e9, rule["abort"]) for rule in rules)

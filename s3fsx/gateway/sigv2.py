@@ -1,6 +1,7 @@
 """Signature version 2, for old clients where it is switched on. Pure.
 
-By "Signing and authenticating REST requests" of the Amazon S3 user guide. It signs neither the body nor all of the query.
+By "Signing and authenticating REST requests" of the Amazon S3 user guide. It signs neither the body nor all
+of the query.
 """
 
 from __future__ import annotations
@@ -51,10 +52,10 @@ def claim_of(asked: Asked) -> Claim | None:
     access = asked.parameter("AWSAccessKeyId") or ""
     if header is not None or not access:
         return None
-    signature, expires = asked.parameter("Signature"), asked.parameter("Expires")
-    if signature is None or expires is None or not expires.isascii() or not expires.isdigit() or len(expires) > 12:
+    given, expires = asked.parameter("Signature"), asked.parameter("Expires")
+    if given is None or expires is None or not expires.isascii() or not expires.isdigit() or len(expires) > 12:
         raise S3Error("AccessDenied", "Query-string authentication requires the Signature, Expires parameters")
-    return Claim(access, signature, expires, int(expires))
+    return Claim(access, given, expires, int(expires))
 
 
 def _when(text: str) -> float:
@@ -71,10 +72,12 @@ def verify(asked: Asked, claim: Claim, raw_path: str, secret: str, now: float) -
             raise S3Error("AccessDenied", "Request has expired", Expires=str(claim.expires))
     elif abs(now - _when(claim.date or asked.header("x-amz-date") or "")) > SKEW:
         raise S3Error("RequestTimeTooSkewed", MaxAllowedSkewMilliseconds=str(SKEW * 1000))
-    text = _text(asked, claim, raw_path)
-    wanted = base64.b64encode(hmac.digest(secret.encode(), text.encode("latin-1", "replace"), "sha1"))
-    if not hmac.compare_digest(wanted, claim.signature.encode("utf-8", "replace")):
-        raise S3Error("SignatureDoesNotMatch", AWSAccessKeyId=claim.access, StringToSign=text)
+    # botocore signs a bucket with a slash behind it, also where none is in the request line.
+    texts = [_text(asked, claim, path) for path in (raw_path, f"{raw_path}/")[: 1 + (raw_path.count("/") == 1)]]
+    given = claim.signature.encode("utf-8", "replace")
+    wanted = [hmac.digest(secret.encode(), text.encode("latin-1", "replace"), "sha1") for text in texts]
+    if not any(hmac.compare_digest(base64.b64encode(digest), given) for digest in wanted):
+        raise S3Error("SignatureDoesNotMatch", AWSAccessKeyId=claim.access, StringToSign=texts[0])
 
 
 def _text(asked: Asked, claim: Claim, raw_path: str) -> str:

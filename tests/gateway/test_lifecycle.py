@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +106,10 @@ def backend(tmp_path: Path) -> DirectoryBackend:
     return DirectoryBackend(str(tmp_path))
 
 
+def described(key: str, size: int) -> Object:
+    return Object(key, size, "e", 0, hold="held" in key)
+
+
 async def test_what_expires_goes(backend: DirectoryBackend) -> None:
     rules = [{**RULE, "prefix": "old", "days": 1, "abort": 1}]
     await backend.create_bucket(Bucket("bucket", 0, "me", {"lifecycle": rules}))
@@ -114,9 +119,8 @@ async def test_what_expires_goes(backend: DirectoryBackend) -> None:
 
     now = 0.0
     for key in ("old/1", "old/held", "new"):
-        made = await backend.put(
-            "bucket", key, one(), lambda size, key=key: Object(key, size, "e", 0, hold="held" in key), lambda _: None
-        )
+        finish = functools.partial(described, key)
+        made = await backend.put("bucket", key, one(), finish, lambda _: None)
         now = made.modified / NS
         await backend.create_upload("bucket", Object(key, 0, "", 0))
     assert await expire(backend, now + DAY - 1) == 0

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -76,11 +78,12 @@ def test_a_reader_may_not_write_and_a_new_key_works_at_once(tmp_path: Path) -> N
         try:
             assert reader.get_object(Bucket="shared", Key="x")["Body"].read() == b"1"
             assert [b["Name"] for b in reader.list_buckets()["Buckets"]] == ["shared"]
-            for call in (
+            attempts: list[Callable[[], Any]] = [
                 lambda: reader.put_object(Bucket="shared", Key="y", Body=b""),
                 lambda: reader.delete_object(Bucket="shared", Key="x"),
                 lambda: reader.create_bucket(Bucket="other"),
-            ):
+            ]
+            for call in attempts:
                 with pytest.raises(ClientError, match="AccessDenied"):
                     call()
         finally:
@@ -113,8 +116,6 @@ def test_signature_version_2_only_when_switched_on(tmp_path: Path) -> None:
                 client.put_object(Bucket="old", Key="a b/ü+", Body=b"1", Metadata={"x": "y"})
                 assert client.get_object(Bucket="old", Key="a b/ü+", ResponseContentType="a/b")["ContentType"] == "a/b"
                 assert client.get_object_tagging(Bucket="old", Key="a b/ü+")["TagSet"] == []
-                import urllib.request
-
                 url = client.generate_presigned_url("get_object", Params={"Bucket": "old", "Key": "a b/ü+"})
                 assert "AWSAccessKeyId" in url
                 assert urllib.request.urlopen(url).read() == b"1"
