@@ -32,8 +32,11 @@ async def create(call: Call) -> Response:
         if error.code != "NoSuchBucket":
             raise
     else:
-        mine = there.owner == call.user.name
-        raise S3Error("BucketAlreadyOwnedByYou" if mine else "BucketAlreadyExists", BucketName=name)
+        if there.owner != call.user.name:
+            raise S3Error("BucketAlreadyExists", BucketName=name)
+        if call.region != "us-east-1":  # where Amazon has always answered 200
+            raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
+        return Response(200, (("Location", f"/{name}"),))
     settings: dict[str, object] = {}
     if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         settings = {"versioning": "Enabled", "lock": {"rule": None}}

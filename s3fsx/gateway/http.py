@@ -71,10 +71,9 @@ class Server:
         async with self._room:
             try:
                 await self._converse(stream)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-                pass  # the client has gone
-            except Exception:
-                log.exception("a connection has failed")
+            except Exception as error:
+                if not _gone(error):
+                    log.exception("a connection has failed")
             finally:
                 await trio.aclose_forcefully(stream)
 
@@ -286,6 +285,13 @@ class Server:
             for _ in range(64):
                 if not await connection.receive(RECEIVE):
                     return
+
+
+def _gone(error: BaseException) -> bool:
+    """Whether it says no more than that the client has closed, or reads nothing."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_gone, error.exceptions))
+    return isinstance(error, trio.BrokenResourceError | trio.ClosedResourceError | trio.TooSlowError | OSError)
 
 
 def _sendfile(socket: int, file: int, at: int, count: int) -> int:

@@ -117,16 +117,12 @@ async def list_v2(call: Call) -> Response:
     limit = call.number("max-keys", MOST)
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")
     start, token = call.query.get("start-after", ""), call.query.get("continuation-token")
-    if token == "":
-        raise S3Error(
-            "InvalidArgument", "The continuation token provided is incorrect", ArgumentName="continuation-token"
-        )
     after = token_key(token) if token else start
     page = await _page(call, Query(prefix, delimiter, after, "", limit))
     children: list[Node] = [("Name", call.bucket_name), ("Prefix", encode(prefix)), ("MaxKeys", str(limit))]
     if delimiter:
         children.append(("Delimiter", encode(delimiter)))
-    if token:
+    if token is not None:
         children.append(("ContinuationToken", token))
     if start:
         children.append(("StartAfter", encode(start)))

@@ -54,7 +54,7 @@ def put(c: Any, bucket: str, *keys: str) -> None:
 
 def test_buckets(c: Any, gateway: S3Server, bucket: str) -> None:
     assert bucket in [b["Name"] for b in c.list_buckets()["Buckets"]]
-    assert code(lambda: c.create_bucket(Bucket=bucket)) == ("BucketAlreadyOwnedByYou", 409)
+    c.create_bucket(Bucket=bucket)  # in us-east-1; elsewhere BucketAlreadyOwnedByYou
     assert c.get_bucket_location(Bucket=bucket)["LocationConstraint"] is None
     assert c.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPStatusCode"] == 200
     put(c, bucket, "x")
