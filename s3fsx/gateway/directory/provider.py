@@ -83,10 +83,12 @@ class DirectoryBackend(Backend):
                 size += len(chunk)
             with trio.CancelScope(shield=True):
                 made = await commit(new, descriptor, size)
-        finally:
-            os.close(descriptor)
+        except BaseException:
             with trio.CancelScope(shield=True):
                 await self._run(lambda: files.remove(new))
+            raise
+        finally:
+            os.close(descriptor)
         return made
 
     async def put(
