@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from . import bucketops, detailops, listops, objectops, sigv2, sigv4, uploadops
+from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
 from .accounts import Accounts, User
 from .backend import Backend
 from .call import LARGEST_PUT, Call
@@ -24,6 +24,7 @@ Operation = Callable[[Call], Awaitable[Response]]
 AccessLog = Callable[[Request, str, str, str, Response, float], None]
 
 NOBODY = User("nobody", admin=True)  # with --no-auth
+FORM = User("form", read_only=True)  # until the form says who signed its policy
 
 # What selects an operation in the query; all else is a parameter of it.
 # fmt: off
@@ -130,11 +131,12 @@ class Gateway:
         for name, value in request.headers:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         target = parse(request.target, headers.get("host", ""), self._domains)
-        user, claimed, seed = self._who(request, headers, target)
+        form = is_form(request.method, target, headers)
+        user, claimed, seed = (FORM, sigv4.UNSIGNED, None) if form else self._who(request, headers, target)
         query = target.query
         if len(target.key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))
-        name, operation = choose(request.method, target, query, headers)
+        name, operation = ("PostObject", self._post) if form else choose(request.method, target, query, headers)
         limit = LARGEST_PUT if operation in _STREAMED else LIMIT
         payload = Payload(request.body, headers, claimed, seed, limit=limit)
         call = Call(
@@ -170,11 +172,20 @@ class Gateway:
         seed = sigv4.verify(asked, claim, secret, self._region, self._clock())
         return user, claim.payload, seed
 
+    async def _post(self, call: Call) -> Response:
+        return await postops.post(call, self._accounts, sigv2=self._sigv2)
+
     def _known(self, access: str) -> tuple[User, str]:
         found = self._accounts().find(access) if self._accounts is not None else None
         if found is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access)
         return found
+
+
+def is_form(method: str, target: Target, headers: Mapping[str, str]) -> bool:
+    """An upload by an HTML form, which has its signature in a field."""
+    kind = headers.get("content-type", "").lower()
+    return method == "POST" and bool(target.bucket) and not target.key and kind.startswith("multipart/form-data")
 
 
 def choose(method: str, target: Target, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, Operation]:

@@ -28,7 +28,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.__init__", "gateway.directory.__init__", "gateway.errors", "gateway.xml", "gateway.messages",
         "gateway.render", "gateway.target", "gateway.sigv4", "gateway.sigv2", "gateway.chunked", "gateway.crc", "gateway.checksums",
         "gateway.ranges", "gateway.conditions", "gateway.keynames", "gateway.buckets", "gateway.model",
-        "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle",
+        "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
@@ -50,7 +50,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "fs.files", "fs.mirror", "browse.stream", "browse.filters", "browse.checked", "browse.catalog",
         "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch", "gateway.payload", "gateway.call",
         "gateway.locking", "gateway.listops", "gateway.objectops", "gateway.uploadops", "gateway.detailops",
-        "gateway.bucketops", "gateway.gateway", "gateway.expiring",
+        "gateway.bucketops", "gateway.postops", "gateway.gateway", "gateway.expiring",
     ),
     "L3 kernel": (
         "kernel.mountpoint", "service.state", "kernel.tuning", "kernel.callers", "kernel.forget", "kernel.replies",
