@@ -28,7 +28,7 @@ _HEADERS = ("content-type", "cache-control", "content-disposition", "content-enc
 class _File:
     """The file of a form as the body of a request."""
 
-    length = None
+    length: int | None = None
     chunked = False
 
     def __init__(self, parser: Parser, body: AsyncIterator[bytes], first: list[bytes], least: int, most: int) -> None:

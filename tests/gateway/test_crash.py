@@ -18,6 +18,7 @@ def data_of(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest() * (500 + number * 37 % 4000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounds", [3])
 def test_kill_at_any_time(tmp_path: Path, rounds: int) -> None:
     acknowledged: dict[str, int] = {}

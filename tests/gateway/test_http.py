@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,10 +13,9 @@ import trio.testing
 from s3fsx.gateway.connection import Limits
 from s3fsx.gateway.errors import S3Error
 from s3fsx.gateway.http import Server
-from s3fsx.gateway.messages import Request, Response
+from s3fsx.gateway.messages import Answers, Request, Response
 from s3fsx.gateway.render import error_response
 
-Answer = Callable[[Request], Awaitable[Response]]
 Stream = trio.abc.HalfCloseableStream
 
 
@@ -37,7 +36,7 @@ class Listener(trio.abc.Listener[Stream]):
 
 
 @asynccontextmanager
-async def serving(answer: Answer, **limits: Any) -> AsyncIterator[tuple[Server, Listener]]:
+async def serving(answer: Answers, **limits: Any) -> AsyncIterator[tuple[Server, Listener]]:
     server, listener = Server(answer, Limits(**limits)), Listener()
     async with trio.open_nursery() as nursery:
         await nursery.start(server.serve, [listener])
@@ -158,7 +157,7 @@ async def test_an_answer_that_nobody_reads(
 
 
 async def test_white_space_until_it_is_done(autojump_clock: trio.testing.MockClock) -> None:
-    def answer(end: bytes | S3Error) -> Answer:
+    def answer(end: bytes | S3Error) -> Answers:
         async def later() -> bytes:
             await trio.sleep(35)
             if isinstance(end, S3Error):

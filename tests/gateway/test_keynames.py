@@ -6,7 +6,7 @@ import os
 import tempfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s3fsx.gateway.directory.names import Names
@@ -38,6 +38,7 @@ def test_two_keys_have_two_paths(one: str, other: str) -> None:
     assert same == (one == other)
 
 
+@settings(max_examples=60)
 @given(st.sets(KEYS, max_size=12), st.data())
 def test_a_tree_lists_as_a_sorted_set(keys: set[str], data: st.DataObject) -> None:
     """In any order of writing and deleting; from any place on; with any prefix."""

@@ -11,6 +11,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,15 +21,36 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from s3fsx import cli
+from s3fsx.commands import gateway
+from s3fsx.service import log
 from tests.gatewayserver import running_gateway
 
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "s3fsx", "gateway", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+Run = Callable[..., "Done"]
 
 
-def test_what_is_refused_before_it_serves(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """``s3fsx gateway ...`` in this process: a Python of its own for each takes seconds on a busy machine."""
+    monkeypatch.setattr(gateway, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
+    monkeypatch.setattr(log, "setup", lambda *_, **__: None)
+
+    def call(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = cli.main(["gateway", *arguments])
+        return Done(code, *capsys.readouterr())
+
+    return call
+
+
+def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
     path = str(tmp_path)
     keys = tmp_path / "keys"
     keys.write_text("access:secret-secret\n")
@@ -51,7 +73,7 @@ def test_what_is_refused_before_it_serves(tmp_path: Path) -> None:
         assert "secret-secret" not in done.stderr
 
 
-def test_users_keys_and_buckets(tmp_path: Path) -> None:
+def test_users_keys_and_buckets(tmp_path: Path, run: Run) -> None:
     path = ["--path", str(tmp_path)]
     made = dict(line.split(" = ") for line in run("user", "add", *path, "ann", "--bucket", "b*:ro").stdout.splitlines())
     assert (tmp_path / ".s3fsx-gateway" / "users.json").stat().st_mode & 0o777 == 0o600
@@ -68,7 +90,7 @@ def test_users_keys_and_buckets(tmp_path: Path) -> None:
     assert run("key", "list", *path).stdout == ""
 
 
-def test_a_reader_may_not_write_and_a_new_key_works_at_once(tmp_path: Path) -> None:
+def test_a_reader_may_not_write_and_a_new_key_works_at_once(tmp_path: Path, run: Run) -> None:
     with running_gateway(tmp_path / "buckets") as running:
         running.server.client.create_bucket(Bucket="shared")
         running.server.client.put_object(Bucket="shared", Key="x", Body=b"1")
@@ -126,12 +148,12 @@ def test_signature_version_2_only_when_switched_on(tmp_path: Path) -> None:
 
 
 def test_tls_and_the_access_log(tmp_path: Path) -> None:
-    key, cert, log = tmp_path / "key.pem", tmp_path / "cert.pem", tmp_path / "access.log"
+    key, cert, access_log = tmp_path / "key.pem", tmp_path / "cert.pem", tmp_path / "access.log"
     command = (
         "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
     )
     subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
-    arguments = ["--tls", str(cert), str(key), "--access-log", str(log)]
+    arguments = ["--tls", str(cert), str(key), "--access-log", str(access_log)]
     with running_gateway(tmp_path / "buckets", arguments) as running:
         assert running.server.endpoint.startswith("https:")
         session = boto3.session.Session()
@@ -150,10 +172,10 @@ def test_tls_and_the_access_log(tmp_path: Path) -> None:
             assert client.get_object(Bucket="tls", Key="x")["Body"].read() == b"1" * 3_000_000
         finally:
             client.close()
-    entries = [json.loads(line) for line in log.read_text().splitlines()]
+    entries = [json.loads(line) for line in access_log.read_text().splitlines()]
     assert [entry["status"] for entry in entries] == [200, 200, 200]
     assert (entries[1]["user"], entries[1]["path"], entries[2]["sent"]) == ("admin", "/tls/x", 3_000_000)
-    assert "gatewaysecret1" not in log.read_text()
+    assert "gatewaysecret1" not in access_log.read_text()
 
 
 def test_what_is_under_way_ends_before_the_gateway_does(tmp_path: Path) -> None:
