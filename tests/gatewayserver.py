@@ -42,7 +42,7 @@ def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accou
         found = re.search(r"https?://\S+", line)
         assert found is not None, log.read_text()
         (access, (_, secret)), (other, (_, other_secret)) = ACCOUNTS.keys.items()
-        server = S3Server("gateway", found[0], "us-east-1", access, secret, other, other_secret)
+        server = S3Server("gateway", found[0], "us-east-1", access, secret, other, other_secret, pid=process.pid)
         yield Running(server, process, directory)
         if "client" in vars(server):
             server.client.close()
