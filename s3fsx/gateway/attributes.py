@@ -18,6 +18,8 @@ DEFAULT_TYPE = "binary/octet-stream"
 KEPT = ("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires")
 _OVERRIDES = {f"response-{name}": name for name in KEPT}
 _META_LIMIT = 2048  # bytes of names and values
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _TAG = re.compile(r"[\w\s+\-=._:/@]*")
 _STORAGE_CLASSES = {"STANDARD", "REDUCED_REDUNDANCY"}
 # What asks for something that is not done must not be answered as if it were.
@@ -67,6 +69,10 @@ def of_request(key: str, headers: Mapping[str, str], now: float) -> Object:
     metadata = {name.removeprefix(META): value for name, value in headers.items() if name.startswith(META)}
     if sum(len(name) + len(value) for name, value in metadata.items()) > _META_LIMIT:
         raise S3Error("MetadataTooLarge", MaxSizeAllowed=str(_META_LIMIT))
+    for name, value in (*kept.items(), *metadata.items()):
+        # HTTP would not have carried it here, but a form does.
+        if not _NAME.fullmatch(name) or _CONTROL.search(value):
+            raise S3Error("InvalidArgument", "A header has a character that HTTP cannot carry", ArgumentName=name)
     made = Object(key, 0, "", 0, headers=kept, metadata=metadata)
     if (tagging := headers.get("x-amz-tagging")) is not None:
         made = replace(made, tags=tags_of_header(tagging))

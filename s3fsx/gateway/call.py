@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,7 @@ from .payload import Payload
 from .target import percent_decoded, utf8
 
 LARGEST_PUT = 5 << 30  # bytes
+_VERSION = re.compile(r"[!-~]{1,1024}")
 
 
 @dataclass(slots=True)
@@ -65,6 +67,8 @@ class Call:
         version = self.query.get("versionId")
         if version == "":
             raise S3Error("InvalidArgument", "Version id cannot be the empty string", ArgumentName="versionId")
+        if version is not None and not _VERSION.fullmatch(version):  # it is told again in a header
+            raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId")
         return version or ""
 
     def condition(self, current: Object | None) -> None:

@@ -304,7 +304,7 @@ def _sendfile(socket: int, file: int, at: int, count: int) -> int:
 
 def _head_of(status: int, headers: list[tuple[str, str]]) -> h11.Response:
     """With a reason: botocore waits for 100 Continue, and does not see a status without one."""
-    encoded = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in headers]
+    encoded = [(name.encode("latin-1"), value.strip().encode("latin-1", "replace")) for name, value in headers]
     return h11.Response(status_code=status, headers=encoded, reason=HTTPStatus(status).phrase.encode())
 
 

@@ -184,7 +184,7 @@ def test_an_object_comes_back_with_what_was_said_of_it(c: Any, bucket: str) -> N
     assert "2030" in str(found["ExpiresString" if "ExpiresString" in found else "Expires"])
     tags = c.get_object_tagging(Bucket=bucket, Key="x")["TagSet"]
     assert tags == [{"Key": "a", "Value": "b"}, {"Key": "c", "Value": "d e"}]
-    changed = c.get_object(Bucket=bucket, Key="x", ResponseContentType="a/b", ResponseCacheControl="max-age=1")
+    changed = c.get_object(Bucket=bucket, Key="x", ResponseContentType=" a/b", ResponseCacheControl="max-age=1")
     assert (changed["ContentType"], changed["CacheControl"]) == ("a/b", "max-age=1")
     changed["Body"].close()
 
@@ -616,6 +616,11 @@ def test_host_style_and_trailers(modern: Any, bucket: str, monkeypatch: pytest.M
 
 
 # What boto3 would not send.
+
+
+def test_a_version_that_no_header_can_carry(c: Any, bucket: str) -> None:
+    """It is told again in a header of the answer; found by random requests."""
+    assert code(lambda: c.delete_object(Bucket=bucket, Key="x", VersionId="\0")) == ("InvalidArgument", 400)
 
 
 def raw(gateway: S3Server, data: bytes) -> tuple[int, bytes]:

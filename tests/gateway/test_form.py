@@ -100,6 +100,14 @@ def test_policies(gateway: S3Server, bucket: str) -> None:
     assert requests.post(url, data={"key": "foo"}, files={"file": b"1"}, timeout=30).status_code == 403
 
 
+def test_a_field_that_no_header_can_carry(gateway: S3Server, bucket: str) -> None:
+    """It would be metadata that no GET could tell."""
+    for name in ("x-amz-meta-a", "x-amz-meta-a b"):
+        form = gateway.client.generate_presigned_post(bucket, "x", Conditions=[["starts-with", f"${name}", ""]])
+        answer = send(form["url"], {**form["fields"], name: "1\n2" if name.endswith("a") else "1"}, b"data")
+        assert (answer.status_code, "InvalidArgument" in answer.text) == (400, True)
+
+
 FIELDS = st.dictionaries(st.text("abc", min_size=1, max_size=3), st.text("ab\r\n-x", max_size=12), max_size=4)
 
 
