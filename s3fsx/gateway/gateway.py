@@ -204,13 +204,13 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
     if not target.key and method == "GET" and not sub:
         v2 = query.get("list-type") == "2"
         return ("ListObjectsV2", listops.list_v2) if v2 else ("ListObjects", listops.list_v1)
+    if target.key and method == "PUT" and sub == "uploadId" and "partNumber" not in query:
+        raise S3Error("InvalidArgument", "This operation needs a partNumber", ArgumentName="partNumber")
     if target.key and method == "PUT" and "x-amz-copy-source" in headers:
         if sub == "uploadId":
             return "UploadPartCopy", uploadops.copy_part
         if not sub:
             return "CopyObject", objectops.copy
-    if target.key and method == "PUT" and sub == "uploadId" and "partNumber" not in query:
-        raise S3Error("InvalidArgument", "This operation needs a partNumber", ArgumentName="partNumber")
     found = table.get((method, sub))
     if found is not None:
         return f"{method} {'object' if target.key else 'bucket'} {sub}".strip(), found

@@ -618,6 +618,14 @@ def test_host_style_and_trailers(modern: Any, bucket: str, monkeypatch: pytest.M
 # What boto3 would not send.
 
 
+@pytest.mark.parametrize("more", [{}, {"x-amz-copy-source": "b/k"}])
+def test_a_part_without_a_number(gateway: S3Server, bucket: str, more: dict[str, str]) -> None:
+    url = signed_url(gateway, f"/{bucket}/x?uploadId=1", more)
+    with pytest.raises(urllib.error.HTTPError) as found:
+        urllib.request.urlopen(urllib.request.Request(url, b"", more, method="PUT"))
+    assert (found.value.code, b"InvalidArgument" in found.value.read()) == (400, True)
+
+
 def test_a_version_that_no_header_can_carry(c: Any, bucket: str) -> None:
     """It is told again in a header of the answer; found by random requests."""
     assert code(lambda: c.delete_object(Bucket=bucket, Key="x", VersionId="\0")) == ("InvalidArgument", 400)
@@ -655,9 +663,9 @@ def test_requests_that_are_none(gateway: S3Server, data: bytes, status: int) -> 
     assert b"<Error>" in body
 
 
-def signed_url(gateway: S3Server, target: str) -> str:
+def signed_url(gateway: S3Server, target: str, headers: dict[str, str] | None = None) -> str:
     """Of a PUT that boto3 does not presign."""
-    request = AWSRequest("PUT", gateway.endpoint + target)
+    request = AWSRequest("PUT", gateway.endpoint + target, headers=headers)
     keys = Credentials(gateway.access_key, gateway.secret_key)
     S3SigV4QueryAuth(keys, "s3", gateway.region, expires=60).add_auth(request)
     return str(request.url)
