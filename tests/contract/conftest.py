@@ -1,4 +1,4 @@
-"""One store fixture for the whole suite: the fake, moto, our gateway and a real Ceph RGW, each with a bucket of its own."""
+"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW; each with its own bucket."""
 
 from __future__ import annotations
 
