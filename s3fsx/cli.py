@@ -20,6 +20,7 @@ from .commands import (
     doctoring,
     drilling,
     fetching,
+    gateway,
     metrics,
     mounting,
     pruning,
@@ -72,6 +73,7 @@ COMMANDS = (
     drilling,
     configuration,
     pve,
+    gateway,
 )
 
 

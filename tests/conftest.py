@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.gatewayserver import running_gateway
 from tests.rgw import RgwUnavailableError, running_rgw
 from tests.s3server import S3Server
 
@@ -54,8 +56,16 @@ def moto() -> Iterator[S3Server]:
         running.stop()
 
 
-@pytest.fixture(params=["rgw"])
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, over a directory."""
+    with running_gateway(tmp_path_factory.mktemp("gateway") / "buckets") as running:
+        yield running.server
+
+
+@pytest.fixture(params=[os.environ.get("S3FSX_TEST_STORE", "rgw")])
 def bucket_on(request: pytest.FixtureRequest) -> S3Server:
-    """RGW, or what ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
+    """RGW, or the fixture that S3FSX_TEST_STORE names, or what
+    ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

@@ -27,11 +27,11 @@ class Commands:
             help=r"settings and mount options; a comma in a value is \, ('s3fsx config show' lists all keys)",
         )
 
-    def add(self, name: str, run: Run, text: str, *, help: str = "") -> argparse.ArgumentParser:
-        """A command of its own, with -o and --debug. text: what it does, in a line; help: shorter, for the list."""
-        made = self._commands.add_parser(
-            name, help=help or text, description=text, parents=[self._options, self._common], allow_abbrev=False
-        )
+    def add(self, name: str, run: Run, text: str, *, help: str = "", options: bool = True) -> argparse.ArgumentParser:
+        """A command of its own, with --debug. text: what it does, in a line; help: shorter, for the list; options: it
+        has -o."""
+        parents = [self._options, self._common] if options else [self._common]
+        made = self._commands.add_parser(name, help=help or text, description=text, parents=parents, allow_abbrev=False)
         made.set_defaults(run=run)
         return made
 

@@ -1,4 +1,4 @@
-"""One store fixture for the whole suite: the fake, moto and a real Ceph RGW, each with a bucket of its own."""
+"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW; each with its own bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from s3fsx.store.objects import Capabilities, Store
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server
 
-KINDS = ["fake", "moto", pytest.param("rgw", marks=pytest.mark.rgw)]
+KINDS = ["fake", "moto", "gateway", pytest.param("rgw", marks=pytest.mark.rgw)]
 # RGW with all requests made by boto3, as where the situation is not a usual one.
 BY_BOTO3 = pytest.param("boto3", marks=pytest.mark.rgw)
 
@@ -44,7 +44,7 @@ class Place:
         return S3Store(replace(options(self.server, self.bucket), **changes), Endpoint(), capabilities)
 
 
-@pytest.fixture(params=["moto", pytest.param("rgw", marks=pytest.mark.rgw)])
+@pytest.fixture(params=["moto", "gateway", pytest.param("rgw", marks=pytest.mark.rgw)])
 def place(request: pytest.FixtureRequest) -> Place:
     server: S3Server = request.getfixturevalue(request.param)
     return Place(server, server.make_bucket("contract"))

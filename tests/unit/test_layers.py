@@ -27,6 +27,11 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "transfer.concurrency", "browse.__init__", "browse.names", "browse.keep", "browse.tables", "browse.walking",
         "browse.vma", "browse.tarwalk", "pve.__init__", "pve.presets", "pve.storagecfg", "pve.lifecycle",
         "doctor.__init__", "doctor.facts",
+        "gateway.__init__", "gateway.directory.__init__", "gateway.errors", "gateway.xml", "gateway.messages",
+        "gateway.render", "gateway.target", "gateway.sigv4", "gateway.sigv2", "gateway.chunked", "gateway.crc",
+        "gateway.checksums",
+        "gateway.ranges", "gateway.conditions", "gateway.keynames", "gateway.buckets", "gateway.model",
+        "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
@@ -35,14 +40,20 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "s3.params", "s3.answers", "s3.lanes", "s3.http", "s3.tls", "s3.connections", "s3.wire", "s3.lean",
         "s3.client", "s3.hidden", "s3.calls", "s3.batch", "s3.effects", "s3.store", "s3.cold", "store.sumstore",
         "store.verified", "local.cache", "local.blockfile", "local.blockcache", "local.journal", "service.status",
-        "metrics.server", "metrics.textfile", "service.lastwords",
+        "metrics.server", "metrics.textfile", "service.lastwords", "gateway.backend", "gateway.directory.files",
+        "gateway.directory.records", "gateway.directory.names", "gateway.directory.walk",
+        "gateway.directory.versions", "gateway.directory.space", "gateway.directory.uploads",
+        "gateway.directory.shelf", "gateway.directory.provider", "gateway.directory.fsck", "gateway.connection",
+        "gateway.http", "gateway.users",
     ),
     "L2 domain": (
         "fs.protection", "fs.compositeetags", "fs.gone", "fs.unpublished", "fs.upload", "fs.copies", "fs.changes",
         "fs.content", "fs.writer", "fs.tree", "fs.reader", "fs.pages", "fs.merge", "fs.exact", "fs.walks",
         "fs.listing", "fs.publisher", "fs.waiting", "fs.recover", "fs.takeover", "fs.dirmove", "fs.namespace",
         "fs.files", "fs.mirror", "browse.stream", "browse.filters", "browse.checked", "browse.catalog",
-        "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch",
+        "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch", "gateway.payload", "gateway.call",
+        "gateway.locking", "gateway.listops", "gateway.objectops", "gateway.uploadops", "gateway.detailops",
+        "gateway.bucketops", "gateway.postops", "gateway.gateway", "gateway.expiring",
     ),
     "L3 kernel": (
         "kernel.mountpoint", "service.state", "kernel.tuning", "kernel.callers", "kernel.forget", "kernel.replies",
@@ -54,14 +65,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
         "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",
         "pve.bucketrules", "pve.unfinished", "pve.setting_up", "pve.gathering", "pve.removing", "pve.plugins",
-        "pve.importing", "pve.cooling",
+        "pve.importing", "pve.cooling", "gateway.serving",
         "doctor.rules", "doctor.report", "doctor.bundle", "doctor.asking", "doctor.gathering",
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.metrics",
         "commands.checking", "commands.recovering", "commands.configuration", "commands.buckets", "commands.browsing",
         "commands.fetching", "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling",
-        "commands.pve", "commands.doctoring", "cli", "__main__",
+        "commands.pve", "commands.doctoring", "commands.gateway", "cli", "__main__",
     ),
 }
 # fmt: on
@@ -73,6 +84,9 @@ HOMES: dict[str, set[str]] = {
     "botocore": {"s3.client", "s3.wire"},
     "diskcache": {"local.cache"},
     "isal": {"store.checksum"},
+    "awscrt": {"gateway.crc"},
+    "defusedxml": {"gateway.xml"},
+    "h11": {"gateway.connection", "gateway.http"},
     "sqlite3": {"local.journal", "local.cache"},  # cache: the errors that come through diskcache
     "pyfuse3": {
         "kernel.forget",

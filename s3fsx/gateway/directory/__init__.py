@@ -1,0 +1,1 @@
+"""Buckets as directories, objects as plain files in them, what S3 knows of them beside in ``.s3fsx-gateway``."""

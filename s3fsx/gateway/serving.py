@@ -1,0 +1,171 @@
+"""``s3fsx gateway serve``: backend, gateway and server put together, until a signal ends it."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import os
+import signal
+import ssl
+import sys
+import time
+from dataclasses import dataclass
+from typing import TextIO
+
+import trio
+
+from ..errors import ConfigError, S3fsxError
+from .backend import Backend
+from .connection import Limits
+from .directory.provider import DirectoryBackend
+from .expiring import keep_expiring
+from .gateway import Gateway
+from .http import Server
+from .messages import FileRange, Request, Response
+from .users import Current
+
+log = logging.getLogger("s3fsx.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """listen: HOST:PORT, port 0 for any; the rest as the command's arguments."""
+
+    path: str
+    listen: str = "127.0.0.1:9000"
+    tls_cert: str = ""
+    tls_key: str = ""
+    access_key_file: str = ""
+    no_auth: bool = False
+    region: str = "us-east-1"
+    domain: tuple[str, ...] = ("localhost",)
+    access_log: str = ""
+    sigv2: bool = False
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Raises ConfigError."""
+        host, _, port = self.listen.rpartition(":")
+        host = host.strip("[]")
+        if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise ConfigError(f"listen {self.listen!r}: HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
+        return host, int(port)
+
+    @property
+    def loopback(self) -> bool:
+        host, _ = self.address
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
+
+
+def check(settings: Settings) -> None:
+    """Raises ConfigError."""
+    if settings.no_auth and settings.access_key_file:
+        raise ConfigError("no_auth and access_key_file exclude each other")
+    if settings.no_auth and not settings.loopback:
+        raise ConfigError(f"no_auth is for a loopback address only, not {settings.listen}: give --access-key-file FILE")
+    if bool(settings.tls_cert) != bool(settings.tls_key):
+        raise ConfigError("tls_cert and tls_key belong together")
+    if not os.path.isdir(settings.path):
+        raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
+
+
+def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
+    """Raises ConfigError, S3fsxError."""
+    check(settings)
+    current = None if settings.no_auth else Current(settings.path, settings.access_key_file, log.warning)
+    if current is not None and not current().keys:
+        raise ConfigError(
+            f"nobody has a key: --access-key-file FILE with a line ACCESS:SECRET, or "
+            f"'s3fsx gateway user add --path {settings.path} NAME', or --no-auth"
+        )
+    context = None
+    if settings.tls_cert:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        try:
+            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        except OSError as error:
+            raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
+    backend = DirectoryBackend(settings.path)
+    try:
+        backend.claim()
+    except BlockingIOError:
+        raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
+    try:
+        access = AccessLog(settings.access_log) if settings.access_log else None
+        gateway = Gateway(backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2)
+        trio.run(_run, settings, Server(gateway, Limits()), backend, context, out)
+    finally:
+        backend.release()
+
+
+async def _run(
+    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
+) -> None:
+    host, port = settings.address
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as error:
+        raise S3fsxError(f"cannot listen on {settings.listen}: {error.strerror or error}") from None
+    port = listeners[0].socket.getsockname()[1]
+    served = [trio.SSLListener(listener, context) for listener in listeners] if context else listeners
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, served)
+            scheme = "https" if context else "http"
+            shown = f"[{host}]" if ":" in host else host
+            out.write(snippets(f"{scheme}://{shown}:{port}", settings))
+            out.flush()
+            nursery.start_soon(keep_expiring, backend)
+            nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
+
+
+async def _stop(signals: object, server: Server, scope: trio.CancelScope) -> None:
+    async for _ in signals:  # type: ignore[attr-defined]  # trio has no name for its type
+        log.info("stopping")
+        server.stop()
+        await server.stopped.wait()
+        scope.cancel()
+
+
+def snippets(endpoint: str, settings: Settings) -> str:
+    keys = "any keys" if settings.no_auth else "your keys"
+    return (
+        f"s3fsx gateway: {endpoint} serves {settings.path}, region {settings.region}, {keys}\n"
+        f"  s3fsx:   s3fsx mount s3://BUCKET /mnt -o endpoint={endpoint},region={settings.region}\n"
+        f"  rclone:  rclone lsd :s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\n"
+        f"  aws:     aws --endpoint-url {endpoint} --region {settings.region} s3 ls\n"
+    )
+
+
+class AccessLog:
+    """A line of JSON for each request: to a file, or to stderr for "-"."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            self._file = sys.stderr if path == "-" else open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise ConfigError(f"access_log {path}: {error.strerror}") from None
+
+    def __call__(
+        self, request: Request, user: str, operation: str, region: str, response: Response, seconds: float
+    ) -> None:
+        """seconds: until the answer began. The query is left out: it may hold a signature."""
+        body = response.body
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "id": request.id,
+            "peer": request.peer,
+            "user": user,
+            "operation": operation,
+            "method": request.method,
+            "path": request.target.partition(b"?")[0].decode("latin-1"),
+            "status": response.status,
+            "received": request.body.received,
+            "sent": body.length if isinstance(body, FileRange) else len(body),
+            "seconds": round(seconds, 6),
+        }
+        self._file.write(json.dumps(entry) + "\n")

@@ -1,0 +1,54 @@
+"""``s3fsx gateway serve`` as a process of its own, over a directory, with two users."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3fsx.gateway.accounts import Accounts, User
+from s3fsx.gateway.users import save
+from tests.s3server import S3Server
+
+ACCOUNTS = Accounts(
+    {"admin": User("admin", admin=True), "other": User("other")},
+    {"gatewaykey1": ("admin", "gatewaysecret1"), "gatewaykey2": ("other", "gatewaysecret2")},
+)
+
+
+@dataclass(frozen=True)
+class Running:
+    server: S3Server
+    process: subprocess.Popen[str]
+    path: Path
+
+
+@contextmanager
+def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accounts = ACCOUNTS) -> Iterator[Running]:
+    """Over the directory, which may have been served before. Whoever kills the process says so to ``process``."""
+    directory.mkdir(exist_ok=True)
+    save(str(directory), users)
+    log = directory.parent / f"{directory.name}.log"
+    command = [sys.executable, "-m", "s3fsx", "gateway", "serve", "--path", str(directory), "--listen", "127.0.0.1:0"]
+    with log.open("a") as stderr:
+        process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"https?://\S+", line)
+        assert found is not None, log.read_text()
+        (access, (_, secret)), (other, (_, other_secret)) = ACCOUNTS.keys.items()
+        server = S3Server("gateway", found[0], "us-east-1", access, secret, other, other_secret, pid=process.pid)
+        yield Running(server, process, directory)
+        if "client" in vars(server):
+            server.client.close()
+    finally:
+        process.terminate()
+        process.communicate(timeout=40)
+    if process.returncode not in (0, -9):
+        raise AssertionError(f"exit code {process.returncode}: {log.read_text()}")
+    assert "Traceback" not in log.read_text(), log.read_text()
