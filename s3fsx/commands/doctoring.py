@@ -54,6 +54,7 @@ def _doctor(args: argparse.Namespace) -> int:
         secrets = _secrets(looked)
         files = _bundled(args, facts, findings)
         bundle.write(args.bundle, {name: report.masked(text, secrets) for name, text in files.items()})
+        sys.stderr.write(f"s3fsx: {args.bundle}: written; look at it before you send it\n")
     if args.json:
         sys.stdout.write(json.dumps(report.document(facts, findings), indent=2) + "\n")
     else:

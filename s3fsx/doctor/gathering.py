@@ -25,7 +25,7 @@ from ..pve.places import Places
 from ..pve.setting_up import sections
 from ..pve.storagecfg import Section
 from ..service.launch import address
-from ..service.state import state_directory
+from ..service.state import state_directory, url
 from ..service.status import read_status, socket_path
 from .facts import Disk, Machine, Storage, Subject, Unit
 
@@ -150,6 +150,8 @@ def _looked(name: str, text: str, path: str, known: Mapping[str, Section], optio
         dead = mountpoint.is_dead(path)
         runtime_dir = config.runtime_dir(options) if settings is None else settings.runtime_dir
         status = {} if dead else _status(path, runtime_dir)
+        if name and settings is not None and _of_another(status, settings):
+            return _looked_unmounted(subject, settings)
         subject = replace(
             subject,
             address=subject.address or entry.source,
@@ -159,6 +161,17 @@ def _looked(name: str, text: str, path: str, known: Mapping[str, Section], optio
         )
     else:
         subject = replace(subject, beneath=_beneath(path), unfinished=_unfinished(settings))
+    return Looked(replace(subject, log=_log(settings, subject)), settings)
+
+
+def _of_another(status: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether the mount of this bucket and prefix goes to another store: mountinfo does not say which."""
+    endpoint = status.get("endpoint")
+    return isinstance(endpoint, dict) and endpoint.get("url") not in (None, url(settings))
+
+
+def _looked_unmounted(subject: Subject, settings: Settings) -> Looked:
+    subject = replace(subject, path="", mounted=False, storage=None, unfinished=_unfinished(settings))
     return Looked(replace(subject, log=_log(settings, subject)), settings)
 
 

@@ -15,7 +15,7 @@ MASK = "****"
 def lines(facts: Facts, findings: list[Finding]) -> Iterator[str]:
     yield ", ".join(f"{name} {version or 'missing'}" for name, version in facts.machine.versions.items())
     for subject in facts.subjects:
-        yield f"{subject.label}: {', '.join(_state(subject))}"
+        yield f"{subject.label}: {', '.join(_state(subject)) or 'its settings cannot be used'}"
     if not facts.subjects:
         yield "nothing is configured and nothing is mounted"
     for finding in findings:

@@ -54,9 +54,9 @@ def _machine(machine: Machine) -> Iterator[Finding]:
 def _subject(subject: Subject, machine: Machine) -> Iterator[Finding]:
     here = subject.label
     if subject.config_error:
-        yield Finding(
-            FAULT, here, subject.config_error, f"correct that; s3fsx config show {subject.name} shows the rest"
-        )
+        missing = "no such file; " in subject.config_error
+        fix = "correct the name, or make the file" if missing else "correct that; every setting: s3fsx config show"
+        yield Finding(FAULT, here, subject.config_error, fix)
     if subject.storage is not None:
         yield from _storage(subject, subject.storage)
     yield from _mount(subject)
@@ -103,6 +103,8 @@ def _mount(subject: Subject) -> Iterator[Finding]:
         wanted = subject.storage is not None or (subject.unit is not None and subject.unit.enabled == "enabled")
         if wanted and not subject.config_error:
             yield Finding(FAULT, here, f"{subject.path}: not mounted", _start(subject))
+        elif subject.name and not subject.config_error:
+            yield Finding(NOTE, here, "configured, and not mounted on this machine", _start(subject))
         if subject.beneath:
             yield Finding(
                 WARNING,

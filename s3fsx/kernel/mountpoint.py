@@ -155,7 +155,8 @@ def unmount(path: str, *, lazy: bool = False) -> None:
     except FileNotFoundError:
         raise S3fsxError(f"{command[0]} is not installed") from None
     except subprocess.TimeoutExpired:
-        raise S3fsxError(f"{path}: {command[0]} did not end within {COMMAND_LIMIT:.0f} s") from None
+        hint = "" if lazy else f": its daemon may hang; s3fsx umount --lazy {path} takes it out of the tree"
+        raise S3fsxError(f"{path}: {command[0]} did not end within {COMMAND_LIMIT:.0f} s{hint}") from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"{command[0]} failed with {done.returncode}"
         if "busy" in said.lower():

@@ -183,6 +183,8 @@ def explain(error: S3fsxError, settings: Settings) -> str:
             where = settings.endpoint or f"Amazon S3 {settings.region}"
             return f"bucket '{settings.bucket}' does not exist at {where}: create it, or check bucket and endpoint"
         cause = cause.__cause__
+    if settings.bucket and urlsplit(settings.endpoint).path.strip("/") == settings.bucket:
+        return f"{text} (the endpoint ends in the name of the bucket: leave that out)"
     return f"{text} (should the endpoint be https://?)" if may_want_tls(settings.endpoint, text) else text
 
 

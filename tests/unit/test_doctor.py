@@ -107,10 +107,12 @@ def test_the_worst_first() -> None:
 
 def test_what_is_not_tried() -> None:
     only_configured = replace(WELL, mounted=False, path="")
+    not_mounted = (NOTE, "configured, and not mounted on this machine")
     assert findings(only_configured) == [
-        (NOTE, "only a listing was tried: s3fsx check a writes, copies and deletes, too")
+        not_mounted,
+        (NOTE, "only a listing was tried: s3fsx check a writes, copies and deletes, too"),
     ]
-    assert findings(replace(only_configured, read_only=True)) == []
+    assert findings(replace(only_configured, read_only=True)) == [not_mounted]
 
 
 def test_every_error_has_something_to_do() -> None:
