@@ -31,7 +31,7 @@ SLACK = 8 << 20
 # faults again. 2 GiB through zstd: 251 000 faults when it was always given back, 97 000 so, 30 000 at the start.
 NEAR = 32 << 20
 QUIET = 1.0
-# Bytes above the budget from which on it is looked more often, for smaller holes, and no thread is waited for. 8 writers
+# Bytes above the budget from which on it is looked more often, for smaller holes, and without a thread. 8 writers
 # and 8 readers on a busy machine (load 12 to 15): 218 to 230 MiB at the peak. Before, and when what was free after the
 # last time was all that growth was compared with (a hole in use again hid the next one): 228 to 290.
 URGENT, OFTEN, CRUMBS = 80 << 20, 0.03, 2 << 20
