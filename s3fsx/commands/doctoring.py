@@ -8,6 +8,8 @@ import os
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
+from urllib.request import getproxies_environment
 
 from ..browse import tables
 from ..configuration import config
@@ -48,10 +50,10 @@ def _doctor(args: argparse.Namespace) -> int:
 
     notes: list[str] = []
     looked = gathering.look(args.target, args.options, notes)
-    facts = Facts(gathering.machine(), _asked(looked), tuple(notes))
+    secrets = _secrets(looked)
+    facts = Facts(gathering.machine(), _asked(looked, secrets), tuple(notes))
     findings = rules.judge(facts)
     if args.bundle:
-        secrets = _secrets(looked)
         files = _bundled(args, facts, findings)
         bundle.write(args.bundle, {name: report.masked(text, secrets) for name, text in files.items()})
         sys.stderr.write(f"s3fsx: {args.bundle}: written; look at it before you send it\n")
@@ -62,21 +64,34 @@ def _doctor(args: argparse.Namespace) -> int:
     return EXIT_TROUBLE if any(finding.severity == FAULT for finding in findings) else EXIT_OK
 
 
-def _asked(looked: list[Looked]) -> tuple[Subject, ...]:
-    """The subjects, each with what its store said."""
+def _asked(looked: list[Looked], secrets: set[str]) -> tuple[Subject, ...]:
+    """The subjects, each with what its store said, and with a log that can be shown."""
     from ..doctor.asking import ask_all
+    from ..doctor.report import masked
 
     able = [item for item in looked if item.settings is not None]
     stores = dict(zip(map(id, able), ask_all([item.settings for item in able if item.settings]), strict=True))
-    return tuple(replace(item.subject, store=stores.get(id(item))) for item in looked)
+    return tuple(
+        replace(
+            item.subject,
+            store=stores.get(id(item)),
+            log=tuple(masked(line, secrets) for line in item.subject.log),
+        )
+        for item in looked
+    )
 
 
 def _secrets(looked: list[Looked]) -> set[str]:
     found = {os.environ.get(name, "") for name in _AWS_SECRETS}
+    proxies = list(getproxies_environment().values())
     for item in looked:
         if (settings := item.settings) is not None:
-            password = settings.proxy.rpartition("@")[0].rpartition("://")[2].partition(":")[2]
-            found |= {settings.access_key, settings.secret_key, settings.session_token, password}
+            found |= {settings.access_key, settings.secret_key, settings.session_token}
+            proxies.append(settings.proxy)
+    for proxy in proxies:
+        userinfo = proxy.rpartition("@")[0].partition("://")[2]  # all of it, for a header has that
+        password = userinfo.partition(":")[2]
+        found |= {userinfo, unquote(userinfo), password, unquote(password)} if password else set()
     return found - {""}
 
 
@@ -98,5 +113,5 @@ def _bundled(args: argparse.Namespace, facts: Facts, findings: list[Finding]) ->
         if subject.log:
             files[f"log-{subject.name or 'mount'}.txt"] = "".join(f"{line}\n" for line in subject.log)
         if subject.unit is not None and (text := gathering.program("systemctl", "cat", subject.unit.name)):
-            files[f"unit-{subject.name}.txt"] = text
+            files[f"unit-{subject.name}.txt"] = report.unit_file(text)
     return files

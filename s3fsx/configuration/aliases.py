@@ -8,7 +8,6 @@ region) is not among them.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -112,7 +111,8 @@ def read(name: str, raw: object, origin: str) -> tuple[str, Any]:
         converted = alias.convert(raw) if alias and alias.convert else raw
         return row.name, row.kind.parse(converted)
     except ValueError as error:
-        shown = "(hidden)" if row.secret else quoted(raw)
+        url = row.name in ("proxy", "endpoint") and isinstance(raw, str)
+        shown = "(hidden)" if row.secret else quoted(values.without_userinfo(raw) if url else raw)
         raise ConfigError(f"{origin}: {name[:60]} = {shown}: {error}") from None
 
 
@@ -123,7 +123,7 @@ def nearest(key: str) -> str:
 
 
 def quoted(raw: object) -> str:
-    """A raw value for a message: one line, at most 80 characters, no password of a URL."""
-    shown = re.sub(r"://[^/@\s]*@", "://***@", str(raw)) if isinstance(raw, str) else str(raw)
+    """A raw value for a message: one line, at most 80 characters."""
+    shown = str(raw)
     shown = repr(shown) if isinstance(raw, str) else shown.replace("\n", " ")
     return shown if len(shown) <= 80 else shown[:77] + "..."

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -369,4 +368,5 @@ def show(name: str, value: object) -> str:
     row = SCHEMA[name]
     if row.secret:
         return "****" if value else ""
-    return re.sub(r"://[^/@\s]*@", "://****@", row.kind.show(value))
+    shown = row.kind.show(value)
+    return values.without_userinfo(shown) if name == "proxy" else shown

@@ -35,6 +35,12 @@ class Kind:
     show: Callable[[Any], str] = str
 
 
+def without_userinfo(url: str) -> str:
+    """A URL without user and password, also one that no parser takes: up to its last @, as a password may have any
+    character, and a name of a host has none."""
+    return re.sub(r"(?s)^(\s*[A-Za-z]+://)?.*@", r"\1****@", url)
+
+
 def show_size(size: int) -> str:
     """Bytes with the largest binary unit that divides them: 8388608 -> "8MiB"."""
     for unit, name in ((EIB, "EiB"), (PIB, "PiB"), (TIB, "TiB"), (GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB")):

@@ -21,7 +21,7 @@ from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
 from ..kernel import mountpoint, tuning
 from ..local.journal import Journal
-from ..pve.places import Places
+from ..pve.places import PVE_DIR, Places
 from ..pve.setting_up import sections
 from ..pve.storagecfg import Section
 from ..service.launch import address
@@ -33,6 +33,7 @@ _PROGRAM_LIMIT = 5.0
 _STATUS_LIMIT = 2.0
 _LOG_TAIL = 64 << 10
 _LOG_LINES = 20
+_SILENT = "its file system does not answer"
 _LOUD = re.compile(r"(?:^|\s)(WARNING|ERROR|CRITICAL) ")
 
 
@@ -70,13 +71,18 @@ def storages(notes: list[str]) -> dict[str, Section]:
 
 def look(target: str, options: Sequence[str], notes: list[str]) -> list[Looked]:
     """target: NAME, a directory, s3://..., "" for all that is configured or mounted. Raises ConfigError where there is
-    nothing of the kind."""
+    nothing of the kind, S3fsxError where Proxmox' own files, or what is above the directory, do not answer."""
+    pve_dir = os.environ.get("S3FSX_PVE_DIR") or PVE_DIR
+    if not mountpoint.answers(pve_dir):
+        raise S3fsxError(f"{pve_dir}: {_SILENT}: systemctl restart pve-cluster; s3fsx status does not need it")
     known = storages(notes)
     mounts = {path: entry for path, entry in mountpoint.table().items() if entry.kind == mountpoint.FSTYPE}
     names = source.configured()
     if target.startswith("s3://"):
         return [_looked("", target, _path_of(config.load(target, options).settings, mounts), known, options)]
     if target.startswith(("/", "./", "../")) or target in (".", ".."):
+        if not mountpoint.answers(above := os.path.dirname(os.path.abspath(target))):
+            raise ConfigError(f"{above}: {_SILENT}")
         path = mountpoint.absolute(target)
         named = [name for name in names if _of_path(name, path, mounts, known, options)]
         if not named and path not in mounts:
@@ -119,7 +125,9 @@ def _mountpoint(
         drop_in = None
     if drop_in:
         return drop_in[1]
-    return places.mountpoint if os.path.isdir(places.mountpoint) or places.mountpoint in mounts else ""
+    if places.mountpoint in mounts:
+        return places.mountpoint
+    return places.mountpoint if mountpoint.answers(places.mountpoint) and os.path.isdir(places.mountpoint) else ""
 
 
 def _of_path(
@@ -200,14 +208,15 @@ def _tuning(device: str) -> dict[str, tuple[int, int]]:
 def _beneath(path: str) -> int:
     """Of a directory where nothing of ours is mounted."""
     try:
-        return len(os.listdir(path)) if path and path not in mountpoint.mounted() else 0
+        there = path and path not in mountpoint.mounted() and mountpoint.answers(path)
+        return len(os.listdir(path)) if there else 0
     except OSError:
         return 0
 
 
 def _unfinished(settings: Settings | None) -> tuple[str, ...]:
     """Paths in the journal, which is not locked for it."""
-    if settings is None:
+    if settings is None or not mountpoint.answers(settings.state_dir):
         return ()
     try:
         return trio.run(_in_journal, state_directory(settings))
@@ -229,6 +238,9 @@ async def _in_journal(directory: str) -> tuple[str, ...]:
 def _disks(settings: Settings) -> list[Disk]:
     seen: dict[int, Disk] = {}
     for path in (settings.state_dir, settings.cache_dir):
+        if not mountpoint.answers(path):
+            seen[-len(seen) - 1] = Disk(path, 0, "", _SILENT)
+            continue
         there = path
         while not os.path.isdir(there) and there != "/":
             there = os.path.dirname(there) or "/"
@@ -275,7 +287,9 @@ def _log(settings: Settings | None, subject: Subject) -> tuple[str, ...]:
     text = ""
     if settings is not None and settings.log_file:
         try:
-            with open(settings.log_file, "rb") as file:
+            if not mountpoint.answers(settings.log_file):
+                return ()
+            with open(settings.log_file, "rb", opener=_without_waiting) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _LOG_TAIL))
                 text = file.read(_LOG_TAIL).decode(errors="replace")
         except OSError:
@@ -283,6 +297,11 @@ def _log(settings: Settings | None, subject: Subject) -> tuple[str, ...]:
     elif subject.unit is not None:
         text = program("journalctl", "-u", subject.unit.name, "-n", "200", "-o", "cat", "--no-pager") or ""
     return tuple(line for line in text.splitlines() if _LOUD.search(line))[-_LOG_LINES:]
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """For a pipe, which has nobody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def mounts() -> str:

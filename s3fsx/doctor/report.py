@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
 
 from .facts import Facts, Finding, Subject
 
@@ -47,9 +50,22 @@ def document(facts: Facts, findings: list[Finding]) -> dict[str, Any]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """text without any of the secrets, also where a URL has them. For what settings are shown without them anyway: the
-    belt beside the braces."""
-    for secret in sorted({s for s in secrets if s}, key=len, reverse=True):
-        for form in (secret, quote(secret, safe="")):
-            text = text.replace(form, MASK)
+    """text without any of the secrets, however they are written in it. For what settings are shown without them anyway:
+    the belt beside the braces."""
+    for form in sorted({form for secret in secrets if secret for form in _forms(secret)}, key=len, reverse=True):
+        text = text.replace(form, MASK)
     return text
+
+
+def _forms(secret: str) -> set[str]:
+    """As it is, in a URL, in a log that shows it quoted, in a header, and all of them in JSON."""
+    plain = {secret, repr(secret)[1:-1], base64.b64encode(secret.encode(errors="replace")).decode()}
+    for escaped in (quote(secret), quote(secret, safe=""), quote_plus(secret)):
+        plain |= {escaped, re.sub("%[0-9A-F]{2}", lambda code: code[0].lower(), escaped)}
+    return plain | {json.dumps(form)[1:-1] for form in plain}
+
+
+def unit_file(text: str) -> str:
+    """A unit of systemd without what it sets: people put keys there. But for the mount point, which is asked for."""
+    joined = text.replace("\\\n", " ")
+    return re.sub(r"(?m)^(\s*(?:Environment|SetCredential\w*)\s*=)(?!MOUNTPOINT=\S+$).+$", rf"\1{MASK}", joined)

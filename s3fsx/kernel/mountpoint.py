@@ -103,18 +103,31 @@ def is_dead(path: str) -> bool:
     entry = table().get(absolute(path))
     if entry is None or entry.kind != FSTYPE:
         return False
-    said: list[int | None] = []
+    return _asked(path) == errno.ENOTCONN
+
+
+def answers(path: str) -> bool:
+    """Whether the file system of path says anything within ANSWER_LIMIT, if only that there is no such file. What it is
+    asked next may then be waited for."""
+    return _asked(path) is not None
+
+
+def _asked(path: str) -> int | None:
+    """The errno of a statvfs, which no kernel answers from its cache, as it does a stat; 0 when it succeeds, None when
+    there is no answer."""
+    said: list[int] = []
 
     def ask() -> None:
         try:
-            os.statvfs(path)  # which no kernel answers from its cache, as it does a stat
+            os.statvfs(path)
+            said.append(0)
         except OSError as error:
-            said.append(error.errno)
+            said.append(error.errno or 0)
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(ANSWER_LIMIT)
-    return said == [errno.ENOTCONN]
+    return said[0] if said else None
 
 
 def clear_dead(path: str) -> bool:

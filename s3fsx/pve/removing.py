@@ -124,6 +124,9 @@ def _refuse_unfinished(places: Places, settings: Settings | None) -> None:
 
 
 def _clear(wish: Wish, places: Places, host: Host, settings: Settings | None, path: str, say: Say) -> None:
+    if settings is not None:  # first: a mount that has begun meanwhile is refused, and needs all the rest
+        for directory in unfinished.remove_directories(settings):
+            say(f"removed {directory}")
     gone = [places.drop_in]
     if not wish.keep_config:
         gone.append(places.link)
@@ -140,9 +143,6 @@ def _clear(wish: Wish, places: Places, host: Host, settings: Settings | None, pa
         if directory and os.path.isdir(directory):
             files.remove_directory(directory)
     host.reload()
-    if settings is not None:
-        for directory in unfinished.remove_directories(settings):
-            say(f"removed {directory}")
     if mountpoint.absolute(path) in mountpoint.mounted():
         say(f"{path}: something is still mounted there; left")
     elif os.path.isdir(path):

@@ -9,6 +9,7 @@ import trio
 
 from ..configuration.settings import Settings
 from ..errors import S3fsxError
+from ..local.journal import Journal
 from ..service.state import identity, open_journal, state_directory
 
 __all__ = ["identity", "left", "remove_directories"]
@@ -24,9 +25,13 @@ def left(settings: Settings) -> list[str]:
 async def _left(settings: Settings, directory: str) -> list[str]:
     journal = await open_journal(settings, directory)
     try:
-        records, intents = await journal.records(), await journal.intents()
+        return await _lines(journal, directory)
     finally:
         journal.close()
+
+
+async def _lines(journal: Journal, directory: str) -> list[str]:
+    records, intents = await journal.records(), await journal.intents()
     files = [f"{record.path} is not finished in the bucket, the journal in {directory} knows it" for record in records]
     return files + [
         f"a change of {intent.path} is not finished, the journal in {directory} knows it" for intent in intents
@@ -34,9 +39,28 @@ async def _left(settings: Settings, directory: str) -> list[str]:
 
 
 def remove_directories(settings: Settings) -> list[str]:
-    """The journal, which must have nothing left, and the caches of this mount on this node. What was removed."""
+    """The journal and the caches of this mount on this node; what was removed. Holds the journal's lock meanwhile: a
+    mount may have begun since ``left`` was asked, and one that begins now is refused.
+
+    Raises as ``left``, and S3fsxError when the journal has something, or a directory cannot be removed."""
+    caches = os.path.join(settings.cache_dir, identity(settings))
+    directory = state_directory(settings)
+    return trio.run(_remove, settings, directory, caches) if os.path.isdir(directory) else _removed(caches)
+
+
+async def _remove(settings: Settings, directory: str, caches: str) -> list[str]:
+    journal = await open_journal(settings, directory)
+    try:
+        if lines := await _lines(journal, directory):
+            raise S3fsxError(f"{lines[0]}: it stays")
+        return _removed(directory, caches)
+    finally:
+        journal.close()
+
+
+def _removed(*directories: str) -> list[str]:
     removed = []
-    for directory in (state_directory(settings), os.path.join(settings.cache_dir, identity(settings))):
+    for directory in directories:
         try:
             shutil.rmtree(directory)
         except FileNotFoundError:

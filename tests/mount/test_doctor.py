@@ -346,3 +346,22 @@ def test_a_bundle_has_no_secrets(doctor: Doctor, mount: Mount, tmp_path: Path) -
     for secret in (SECRET, SECRET[:8], doctor.server.alt_secret_key):
         assert secret.encode() not in content
     assert mount.bucket.encode() in content
+
+
+def test_what_hangs_is_told(doctor: Doctor, mount: Mount, tmp_path: Path) -> None:
+    """A file system that does not answer, below a directory of s3fsx and above what is asked for."""
+    own(doctor, mount)
+    doctor.configure({"state_dir": str(mount.path / "state"), "log_file": str(mount.path / "log")}, "below")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    doctor.configure({"log_file": str(tmp_path / "pipe")}, "pipe")
+    os.kill(mount.pid, signal.SIGSTOP)
+    try:
+        assert f"{mount.path}/state: its file system does not answer" in doctor.run("below")
+        doctor.run("pipe")
+        doctor.run()
+        env = environment(doctor.server, S3FSX_CONFIG_DIR=str(doctor.etc))
+        asked = [*COMMAND, "doctor", str(mount.path / "a" / "b")]
+        done = subprocess.run(asked, env=env, cwd=ROOT, capture_output=True, text=True, timeout=90)
+    finally:
+        os.kill(mount.pid, signal.SIGCONT)
+    assert (done.returncode, done.stderr) == (2, f"s3fsx: {mount.path}/a: its file system does not answer\n")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -123,6 +127,41 @@ def test_every_error_has_something_to_do() -> None:
 def test_masked() -> None:
     text = "key=ab/c+d url=ab%2Fc%2Bd other"
     assert report.masked(text, {"ab/c+d", ""}) == "key=**** url=**** other"
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        pytest.param(lambda secret: json.dumps({"log": secret}), id="JSON"),
+        pytest.param(lambda secret: quote(secret), id="a path of a URL"),
+        pytest.param(lambda secret: quote_plus(secret), id="a form"),
+        pytest.param(lambda secret: quote(secret, safe="").lower(), id="lower case escapes"),
+        pytest.param(lambda secret: repr(secret), id="repr"),
+        pytest.param(lambda secret: base64.b64encode(secret.encode()).decode(), id="base64"),
+    ],
+)
+def test_masked_however_it_is_written(form: Callable[[str], str]) -> None:
+    secret = 'se/cr+et "q\\z'.lower()
+    text = report.masked(f"before {form(secret)} after", {secret})
+    assert "se" not in text.replace("before", "")
+    assert report.MASK in text
+    assert text.startswith("before ")
+    assert text.endswith(" after")
+
+
+def test_what_a_unit_sets_is_not_shown() -> None:
+    text = """[Service]
+ExecStart=/usr/bin/s3fsx mount %i
+Environment=MOUNTPOINT=/mnt/pve/a
+Environment="S3FSX_SECRET_KEY=hunter2" AWS_SECRET_ACCESS_KEY=hunter3 \\
+  HTTPS_PROXY=http://u:hunter4@proxy:1
+Restart=on-failure
+"""
+    told = report.unit_file(text)
+    assert "hunter" not in told
+    assert "Environment=MOUNTPOINT=/mnt/pve/a\n" in told
+    assert "ExecStart=/usr/bin/s3fsx mount %i\n" in told
+    assert told.endswith("Restart=on-failure\n")
 
 
 def test_a_finding_names_its_place_once() -> None:

@@ -90,3 +90,34 @@ def test_a_storage_that_is_not_ours(places: Places, host: Host) -> None:
 def test_no_proxmox(places: Places, host: Host) -> None:
     with pytest.raises(ConfigError, match="pvesm is not installed: this is no Proxmox VE host"):
         remove(Wish(), places, host, lambda _: None)
+
+
+def test_a_mount_that_began_meanwhile_keeps_its_journal(
+    places: Places, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the journal was found empty, and before the directories go."""
+    settings = config.load("backup", env=daemon_env(places)).settings
+    Journal.open(state_directory(settings)).close()
+    begun: list[Journal] = []
+
+    def disable(self: Host, unit: str) -> None:
+        begun.append(Journal.open(state_directory(settings)))
+
+    for name in ("start", "stop"):
+        monkeypatch.setattr(Host, name, lambda self, unit: None)
+    monkeypatch.setattr(Host, "disable", disable)
+    monkeypatch.setattr(Host, "reload", lambda self: None)
+    monkeypatch.setattr(Host, "is_active", lambda self, unit: True)
+    monkeypatch.setattr(Host, "pvesm", lambda self, arguments: None)
+    monkeypatch.setattr(state, "_LOCK_PAUSE", 0.01)
+    try:
+        with pytest.raises(S3fsxError, match="is in use by an s3fsx that shows no status"):
+            remove(Wish(), places, host, lambda _: None)
+        assert (Path(state_directory(settings)) / "journal.sqlite").exists()
+        assert Path(places.toml).exists(), "it is needed to finish what the mount has"
+    finally:
+        begun[0].close()
+    monkeypatch.setattr(Host, "disable", lambda self, unit: None)
+    remove(Wish(), places, host, lambda _: None)
+    assert not Path(state_directory(settings)).exists()
+    assert not Path(places.toml).exists()

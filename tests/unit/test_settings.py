@@ -6,7 +6,7 @@ import pytest
 
 from s3fsx.configuration import aliases, settings
 from s3fsx.configuration.schema import SECTIONS
-from s3fsx.configuration.settings import SCHEMA, Settings
+from s3fsx.configuration.settings import SCHEMA, Settings, show
 from s3fsx.configuration.values import MIB
 from s3fsx.errors import ConfigError
 from s3fsx.store.objects import MAX_PART, MIN_PART
@@ -117,3 +117,23 @@ def test_secrets_are_masked() -> None:
     assert shown["secret_key"] == shown["session_token"] == "****"
     assert shown["proxy"] == "http://****@proxy:3128"
     assert settings.show("secret_key", "") == ""
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://user:hunter2/x@proxy:3128",
+        "http://user:a@hunter2@proxy:0",
+        "user:hunter2@proxy:3128",
+        "ftp://u:a b/hunter2@p",
+    ],
+)
+def test_a_proxy_that_is_refused_is_told_without_its_password(proxy: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        aliases.read("proxy", proxy, "here")
+    assert "hunter2" not in str(raised.value)
+    assert "***@p" in str(raised.value)
+
+
+def test_a_password_with_an_at_sign_is_not_shown_in_part() -> None:
+    assert show("proxy", "http://user:a@hunter2@proxy:3128") == "http://****@proxy:3128"
