@@ -111,8 +111,9 @@ def read(name: str, raw: object, origin: str) -> tuple[str, Any]:
         converted = alias.convert(raw) if alias and alias.convert else raw
         return row.name, row.kind.parse(converted)
     except ValueError as error:
-        url = row.name in ("proxy", "endpoint") and isinstance(raw, str)
-        shown = "(hidden)" if row.secret else quoted(values.without_userinfo(raw) if url else raw)
+        if row.name in ("proxy", "endpoint") and isinstance(raw, str):
+            raw = values.without_userinfo(raw)
+        shown = "(hidden)" if row.secret else quoted(raw)
         raise ConfigError(f"{origin}: {name[:60]} = {shown}: {error}") from None
 
 
