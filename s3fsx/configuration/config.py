@@ -20,6 +20,7 @@ from ..layout import Layout
 from ..s3.options import S3Options, is_aws
 from . import aliases, credentials, mountopts
 from .configfile import ConfigFile, FileReader, Unreadable, read_file
+from .schema import Setting
 from .settings import AWS_STORAGE_CLASSES, SCHEMA, Settings
 from .values import is_local, show_size
 
@@ -142,10 +143,14 @@ def _toml(path: str, read: FileReader, *, missing_ok: bool = False) -> _Layer:
 
 
 def _require_private(file: ConfigFile, pairs: Mapping[str, object]) -> None:
-    for name in pairs:
+    for name, value in pairs.items():
         row = SCHEMA.get(aliases.target(name))
-        if row is not None and row.secret:
+        if row is not None and (row.secret or _has_userinfo(row, value)):
             file.require_private()
+
+
+def _has_userinfo(row: Setting, value: object) -> bool:
+    return row.name == "proxy" and isinstance(value, str) and "@" in value
 
 
 def _named(source: str, directory: str, read: FileReader) -> _Layer:
@@ -180,8 +185,7 @@ def _options(options: Sequence[str]) -> _Layer:
     pairs = mountopts.parse(options)
     for name, value in pairs:
         row = SCHEMA.get(aliases.target(name))
-        userinfo = row is not None and row.name == "proxy" and isinstance(value, str) and "@" in value
-        if row is not None and (row.secret or userinfo):
+        if row is not None and (row.secret or _has_userinfo(row, value)):
             raise ConfigError(
                 f"-o: {name[:60]} is refused, as every user can read a command line; put it into "
                 f"{CONFIG_DIR}/NAME.toml with mode 0600, or into {ENV_PREFIX}{row.name.upper()}"

@@ -9,6 +9,7 @@ from .report import elapsed
 
 # S3 refuses requests whose time is more than 15 minutes off.
 _SKEW = 300.0
+_REFUSED = 120.0  # seconds; between two questions that keys may not ask something else succeeds
 
 
 def troubles(document: Mapping[str, Any]) -> Iterator[str]:
@@ -22,6 +23,9 @@ def troubles(document: Mapping[str, Any]) -> Iterator[str]:
         lasted = "" if since is None else f" for {elapsed(since)}"
         # Since it was found out: the last answer, which the line of the store has, may be much older.
         yield f"OUTAGE{lasted}: the store does not answer; {endpoint.get('last_error', '')}"
+    refused = endpoint.get("refused_for_s", 0)
+    if refused >= _REFUSED:
+        yield f"the store has refused everything for {elapsed(refused)}: {endpoint.get('last_error', '')}"
     skew = endpoint.get("clock_skew_s")
     if skew is not None and abs(skew) >= _SKEW:
         yield f"the clocks of this machine and of the store differ by {elapsed(abs(skew))}: at 15 minutes it refuses"

@@ -105,6 +105,7 @@ class Snapshot:
             "down": endpoint.down,
             "down_since": endpoint.down_since,
             "down_for_s": 0 if endpoint.down_since is None else max(0, round(now - endpoint.down_since)),
+            "refused_for_s": round(endpoint.refused_for),
             "outages": endpoint.outages,
             "last_success": endpoint.last_success,
             "last_error": endpoint.last_error,

@@ -74,7 +74,9 @@ class Endpoint:
     requests: attempts made. retries: those that were not the first of their call.
     errors: failed attempts by class name of the error; that there is no such object is an answer and no failure.
     last_error: text of the latest failure, at last_error_at. last_success: Unix seconds of the latest answer, None
-    before the first. outages: how often the breaker opened.
+    before the first. refused_for: seconds between the first and the last refusal (403 and the like) of a call since
+    anything succeeded; 0 for a single one, as of keys that may not ask something. outages: how often the breaker
+    opened.
     patience: seconds of an outage after which patient calls end.
     """
 
@@ -94,12 +96,14 @@ class Endpoint:
         self.last_error = ""
         self.last_error_at: float | None = None  # Unix seconds
         self.last_success: float | None = None
+        self.refused_for = 0.0
         self.down_since: float | None = None  # Unix seconds, None while up
         self._name = name
         self._rng = rng or random.Random()
         self._now = now
         self._answers = 0
         self._answered_at = -math.inf  # trio seconds
+        self._refused_since: float | None = None  # trio seconds
         self._failures = 0  # in a row
         self._failing_since = 0.0
         self._opened_at = 0.0
@@ -180,9 +184,11 @@ class Endpoint:
                     failure = error
                 except StoreError as error:
                     self._refused(error)
+                    if not isinstance(error, _ANSWERS):
+                        self._count_refusal()
                     raise
                 else:
-                    self._answered()
+                    self._succeeded()
                     return result
             if failure is None:
                 raise self._expired(what, deadline, None, answers)
@@ -224,9 +230,9 @@ class Endpoint:
                 self._failed(error)
                 return False
             except StoreError as error:
-                self._refused(error)
+                self._refused(error)  # keys for one prefix may not list the top of the bucket
             else:
-                self._answered()
+                self._succeeded()
             return True
         self._expired("probe", PROBE_LIMIT, None, answers)
         return False
@@ -245,6 +251,16 @@ class Endpoint:
     def _refused(self, error: StoreError) -> None:
         if not isinstance(error, _ANSWERS):
             self._note(error)
+        self._answered()
+
+    def _count_refusal(self) -> None:
+        now = trio.current_time()
+        if self._refused_since is None:
+            self._refused_since = now
+        self.refused_for = now - self._refused_since
+
+    def _succeeded(self) -> None:
+        self._refused_since, self.refused_for = None, 0.0
         self._answered()
 
     def _answered(self) -> None:

@@ -242,6 +242,11 @@ def test_status_of_mounts(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     state["endpoint"] = {"down": True, "down_for_s": 65, "last_error": "refused"}
     code, out, _ = run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")
     assert (code, out.splitlines()[1]) == (1, "  OUTAGE for 1m 5s: the store does not answer; refused")
+    state["endpoint"] = {"down": False, "refused_for_s": 65, "last_error": "403"}
+    assert run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")[0] == 0  # one question that may not be asked
+    state["endpoint"] = {"down": False, "refused_for_s": 125, "last_error": "403"}
+    code, out, _ = run("status", "/mnt/a", "-o", f"runtime_dir={tmp_path}")
+    assert (code, out.splitlines()[1]) == (1, "  the store has refused everything for 2m 5s: 403")
 
 
 def test_times_for_people() -> None:
@@ -383,3 +388,15 @@ def test_output_that_cannot_be_written(redirection: str, code: int, told: str) -
         timeout=60,
     )
     assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_descriptors_that_were_closed_are_open_for_programs_too() -> None:
+    """Else the first file that mount, umount or fusermount3 opens is where it writes its messages."""
+    program = (
+        "import os, subprocess; from s3fsx import cli; cli._open_standard_streams(); "
+        "os._exit(subprocess.call(['sh', '-c', ': <&0 && : >&1 && : >&2']))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", '"$0" -c "$1" <&- >&- 2>&-', sys.executable, program], cwd=ROOT, timeout=60, check=False
+    )
+    assert done.returncode == 0

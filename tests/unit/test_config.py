@@ -414,3 +414,9 @@ class TestRealFiles:
                 configfile.read_file(str(tmp_path / name))
         with pytest.raises(FileNotFoundError):
             configfile.read_file(str(tmp_path / "absent"))
+
+
+def test_a_file_that_others_can_read_holds_no_password_of_a_proxy() -> None:
+    with pytest.raises(ConfigError, match="chmod 600"):
+        load(files={MINE: "bucket = 'bbb'\nproxy = 'http://u:hunter2@p:1'"}, exposed=(MINE,))
+    assert load(files={MINE: "bucket = 'bbb'\nproxy = 'http://p:1'"}, exposed=(MINE,)).settings.proxy == "http://p:1"

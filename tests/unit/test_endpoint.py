@@ -14,6 +14,7 @@ from trio.testing import MockClock
 
 from s3fsx.errors import (
     AccessDenied,
+    BucketMissing,
     Changed,
     ConnectionFailed,
     DeadlineExceeded,
@@ -97,6 +98,29 @@ async def test_what_a_question_is_asked_for_is_no_error(autojump_clock: MockCloc
             await e.call(Script(error), what="X", deadline=10)
     assert (dict(e.errors), e.last_error) == ({"AccessDenied": 1}, "403")
     assert e.requests == 5
+
+
+async def test_refusing_everything_is_told_until_something_succeeds(autojump_clock: MockClock) -> None:
+    """A key that was revoked: each 403 is an answer, and no outage."""
+    e = endpoint()
+
+    async def ask(answer: StoreError | str) -> None:
+        with contextlib.suppress(StoreError):
+            await e.call(Script(answer), what="X", deadline=10)
+
+    await ask(AccessDenied("403"))
+    await watched(e, Script(AccessDenied("may not list at the top")), 300)
+    assert e.refused_for == 0, "one question that may not be asked"
+    await ask(NotFound("404"))
+    await ask(BucketMissing("gone"))
+    assert e.refused_for == pytest.approx(300, abs=1)
+    assert not e.down
+    await ask("fine")
+    assert e.refused_for == 0
+    await ask(AccessDenied("403"))
+    await watched(e, Script("fine"), IDLE_AFTER + 2)
+    await ask(AccessDenied("403"))
+    assert e.refused_for == 0, "an idle mount has asked by itself"
 
 
 async def test_attempts_limit_the_repeats_and_give_the_last_error(autojump_clock: MockClock) -> None:

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 # What a mount does, by its first word. {LOG} is the directory of the test.
 PROGRAM = """
 import os, sys, time
-from s3fsx import launch, daemon
+from s3fsx.service import launch, daemon
 from s3fsx.errors import AccessDenied, ConfigError, S3fsxError
 from s3fsx.configuration.settings import Settings
 import trio
@@ -165,7 +165,7 @@ def test_a_failure_after_the_start_is_in_the_log(tmp_path: Path) -> None:
 FOREGROUND = """
 import os, signal, sys
 import trio
-from s3fsx import launch
+from s3fsx.service import launch
 from s3fsx.errors import S3fsxError
 from s3fsx.configuration.settings import Settings
 
