@@ -1,4 +1,4 @@
-"""The domain layer wired as ``s3fsx/mount.py`` wires it, on a FakeStore, and driven by path.
+"""The domain layer wired as ``s3fsx/service/mount.py`` wires it, on a FakeStore, and driven by path.
 
 Nothing here is real I/O: the journal runs its SQL in this thread on a database in memory, so the autojump clock never
 runs ahead of a worker thread.
