@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -96,8 +95,12 @@ def head(name: str, section: int, summary: str) -> Iterator[str]:
     yield f"{roff(name)} \\- {roff(summary)}"
 
 
+def unwrapped(prog: str) -> argparse.HelpFormatter:
+    return argparse.HelpFormatter(prog, width=10_000)
+
+
 def synopsis(parser: Parser) -> Iterator[str]:
-    parser.formatter_class = partial(argparse.HelpFormatter, width=10_000)  # type: ignore[assignment]
+    parser.formatter_class = unwrapped
     prog, _, rest = parser.format_usage().removeprefix("usage: ").strip().partition(" [-h]")
     yield f".B {roff(prog)}"
     if rest.strip():

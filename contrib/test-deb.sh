@@ -38,19 +38,19 @@ cat >"$work/inside" <<'INSIDE'
 set -eu
 apt-get update -q >/dev/null
 echo "== installing the package"
-apt-get install -y -q --no-install-recommends /work/s3fsx_*_all.deb >/work/log 2>&1 || { tail -n 30 /work/log; exit 1; }
+apt-get install -y -q --no-install-recommends /build/s3fsx_*_all.deb >/build/log 2>&1 || { tail -n 30 /build/log; exit 1; }
 dpkg-query -W -f '${Package} ${Version}\n' s3fsx python3 python3-pyfuse3 python3-trio python3-boto3 python3-botocore \
     python3-diskcache python3-urllib3 fuse3
 echo "== installing what the tests need"
 apt-get install -y -q --no-install-recommends python3-venv perl attr openssl qemu-utils lzop pigz zstd tar gzip mount \
     procps psmisc radosgw ceph-mon ceph-osd python3-rados strace iproute2 libtcmalloc-minimal4 gcc libc6-dev \
-    >/work/log 2>&1 || { tail -n 30 /work/log; exit 1; }
+    >/build/log 2>&1 || { tail -n 30 /build/log; exit 1; }
 python3 -m venv --system-site-packages /venv
 extra=$(python3 -c 'import tomllib; print("\n".join(
     d for d in tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["test"]
     if d.split(">")[0] not in ("mypy", "ruff")))')
-printf '%s\n' "$extra" >/work/requirements
-/venv/bin/pip install -q --retries 10 -r /work/requirements
+printf '%s\n' "$extra" >/build/requirements
+/venv/bin/pip install -q --retries 10 -r /build/requirements
 /venv/bin/python -c 'import s3fsx, boto3, trio, pyfuse3
 for m in s3fsx, boto3, trio, pyfuse3: assert m.__file__.startswith("/usr/lib/python3/dist-packages/"), m'
 echo "== pytest $*"
@@ -63,6 +63,6 @@ for name in $(env | sed -n 's/^\(PIP_INDEX_URL\|PIP_EXTRA_INDEX_URL\|PIP_DEFAULT
 done
 status=0
 # shellcheck disable=SC2086 # options
-python3 contrib/debroot.py "$release" --bind "$work:/work" $passed -- \
-    sh -c 'cd /work/tree && exec sh /work/inside "$@"' - "$@" || status=$?
+python3 contrib/debroot.py "$release" --bind "$work:/build" $passed -- \
+    sh -c 'cd /build/tree && exec sh /build/inside "$@"' - "$@" || status=$?
 exit "$status"

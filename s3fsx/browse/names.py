@@ -80,7 +80,8 @@ def _local_time(stem: str) -> float | None:
     if match is None:
         return None
     try:
-        return datetime(*map(int, match.groups())).timestamp()  # type: ignore[arg-type]
+        year, month, day, hour, minute, second = map(int, match.groups())
+        return datetime(year, month, day, hour, minute, second).timestamp()
     except (ValueError, OverflowError):
         return None  # the 30th of February
 

@@ -146,7 +146,7 @@ class Partial:
         """Where nothing is: link(2) refuses to replace, rename(2) does not."""
         try:
             os.link(self.path, self._target)
-        except (PermissionError, NotImplementedError):  # a file system without hard links
+        except PermissionError:  # a file system without hard links
             if os.path.lexists(self._target):
                 raise FileExistsError(errno.EEXIST, "File exists") from None
             os.rename(self.path, self._target)

@@ -132,8 +132,9 @@ def _served(directory: str, source: str, options: Sequence[str]) -> Settings:
     from the environment and ``-o``, as for a mount."""
     try:
         document = read_status(socket_path(config.runtime_dir(options), directory))
-        told, endpoint = str(document["source"]), dict(document["endpoint"])["url"]  # type: ignore[call-overload]
-    except (S3fsxError, KeyError, TypeError, ValueError) as e:
+        told, state = str(document["source"]), document["endpoint"]
+        endpoint = str(state["url"]) if isinstance(state, dict) else ""
+    except (S3fsxError, KeyError) as e:
         raise ConfigError(
             f"{directory}: {source} is mounted there, with settings that are in no file of {_directory()} "
             f"({e}): give SOURCE and -o instead"

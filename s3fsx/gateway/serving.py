@@ -10,6 +10,7 @@ import signal
 import ssl
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -123,8 +124,8 @@ async def _run(
             nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
 
 
-async def _stop(signals: object, server: Server, scope: trio.CancelScope) -> None:
-    async for _ in signals:  # type: ignore[attr-defined]  # trio has no name for its type
+async def _stop(signals: AsyncIterator[int], server: Server, scope: trio.CancelScope) -> None:
+    async for _ in signals:
         log.info("stopping")
         server.stop()
         await server.stopped.wait()
