@@ -80,7 +80,7 @@ def _verify(args: argparse.Namespace) -> int:
         buckets.write_json([asdict(verdict) for verdict in verdicts])
     elif args.all:
         sys.stdout.write(_summary(verdicts) + "\n")
-    return EXIT_TROUBLE if any(verdict.result in ("bad", "failed") for verdict in verdicts) else EXIT_OK
+    return EXIT_OK if all(verdict.good for verdict in verdicts) else EXIT_TROUBLE
 
 
 def _which(args: argparse.Namespace) -> tuple[Settings, list[str]]:
