@@ -37,13 +37,20 @@ async def read_copies(store: Store, prefix: str) -> tuple[list[NodeCopy], list[s
             try:
                 body = await _newest(store, listed)
                 copies.append(from_json(listed.key, prefix, body))
-            except NotFound:
-                continue  # its journal is empty by now
+            except NotFound as e:
+                if await _listed(store, listed.key):  # else its journal is empty by now
+                    unreadable.append(f"{listed.key}: {e}, and it is listed")
             except ValueError as e:
                 unreadable.append(str(e))
         token = page.next_token
         if token is None:
             return copies, unreadable
+
+
+async def _listed(store: Store, key: str) -> bool:
+    """Whose copy is missed has uploads that look like nobody's: a 404 alone is not enough for that."""
+    page = await store.list_page(key, delimiter="", limit=1)
+    return any(info.key == key for info in page.objects)
 
 
 async def _newest(store: Store, info: ObjectInfo) -> bytes:
