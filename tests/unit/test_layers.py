@@ -61,8 +61,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L4 composition": (
         "service.daemon", "service.launch", "service.report", "service.health", "service.statusview", "s3.probe",
-        "s3.trials", "s3.check", "service.ending", "service.snapshot", "service.mount", "service.recovercmd",
-        "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune", "browse.notes", "browse.drill",
+        "s3.trials", "s3.questions", "s3.check", "service.ending", "service.snapshot", "service.mount",
+        "service.recovercmd", "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune",
+        "browse.notes", "browse.drill",
         "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",
         "pve.bucketrules", "pve.unfinished", "pve.setting_up", "pve.gathering", "pve.removing", "pve.plugins",
         "pve.importing", "pve.cooling", "gateway.serving",
@@ -70,7 +71,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L5 commands": (
         "commands.__init__", "commands.parsing", "commands.mounting", "commands.state", "commands.metrics",
-        "commands.checking", "commands.recovering", "commands.configuration", "commands.buckets", "commands.browsing",
+        "commands.buckets", "commands.checking", "commands.recovering", "commands.configuration", "commands.browsing",
         "commands.fetching", "commands.verifying", "commands.pruning", "commands.thawing", "commands.drilling",
         "commands.pve", "commands.doctoring", "commands.gateway", "cli", "__main__",
     ),
