@@ -30,7 +30,7 @@ from .commands import (
     thawing,
     verifying,
 )
-from .commands.parsing import Commands
+from .commands.parsing import Commands, Parser
 from .errors import ConfigError
 from .service import launch, log
 from .service.daemon import EXIT_INPUT, EXIT_TROUBLE
@@ -78,7 +78,7 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3fsx",
         description=DESCRIPTION,
         epilog=EXAMPLES,

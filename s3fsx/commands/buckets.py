@@ -16,6 +16,7 @@ from ..configuration.settings import Settings
 from ..errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
 from ..service import launch, log
 from ..service.daemon import keep_private
+from .parsing import count
 
 if TYPE_CHECKING:
     from ..browse.place import Place
@@ -30,10 +31,7 @@ BACKUP_HELP = (
 _EVERY = 0.25  # seconds between two looks of the progress
 
 
-def vmid(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 100 <= int(text) <= 999_999_999:
-        raise argparse.ArgumentTypeError("100 to 999999999")
-    return int(text)
+vmid = count(100, 999_999_999)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

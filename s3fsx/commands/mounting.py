@@ -13,7 +13,7 @@ from ..kernel import mountpoint
 from ..service import lastwords, launch
 from ..service.daemon import EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
 from ..service.status import socket_path
-from .parsing import Commands, seconds
+from .parsing import Commands, Parser, seconds
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
 
 def helper_parser() -> argparse.ArgumentParser:
     """``mount.s3fsx SOURCE DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]``, as mount(8) calls it."""
-    parser = argparse.ArgumentParser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
+    parser = Parser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
     parser.add_argument("source", metavar="SOURCE", help="s3://BUCKET[/PREFIX], or NAME of /etc/s3fsx/NAME.toml")
     parser.add_argument("mountpoint", metavar="DIR", help="an existing directory")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")

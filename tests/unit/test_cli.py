@@ -90,12 +90,37 @@ def test_version_and_help(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("mount",), ("nothing",), ("mount", "a", "b", "c"), ("umount", "/x", "--timeout", "x")]
+    ("arguments", "line"),
+    [
+        ("mount", "s3fsx mount: the following arguments are required: SOURCE, MOUNTPOINT ('s3fsx mount --help' shows"),
+        ("statsu", "s3fsx: no such command: statsu; did you mean status? ('s3fsx --help' shows"),
+        ("xyzzy", "s3fsx: no such command: xyzzy ('s3fsx --help' shows"),
+        ("mount a b c", "s3fsx mount: one argument too many: c ("),
+        ("umount /x --timeout x", "s3fsx umount: argument --timeout: 'x': it takes 0 to 86400 seconds ("),
+        ("recover x --price nan", "s3fsx recover: argument --price: 'nan': it takes 0 to 1000 USD ("),
+        ("backups x --vmid 5", "s3fsx backups: argument --vmid: '5': it takes 100 to 999999999 ("),
+        ("prune x --keep-dayly 3", "s3fsx prune: no such option: --keep-dayly; did you mean --keep-daily? ("),
+        ("prune x --keep-dayly=3", "s3fsx prune: no such option: --keep-dayly; did you mean --keep-daily? ("),
+        ("prune x --keep-last many", "s3fsx prune: argument --keep-last: 'many': it takes 0 to 1000000 ("),
+        ("thaw x --days 0", "s3fsx thaw: argument --days: '0': it takes 1 to 3650 days ("),
+        ("pve lifecycle x --glacier-days 0", "s3fsx pve lifecycle: argument --glacier-days: '0': it takes 1 to 36500"),
+        ("pve stup", "s3fsx pve: no such command: stup; did you mean setup? ('s3fsx pve --help' shows"),
+    ],
 )
-def test_usage_errors(run: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = run(*arguments)
+def test_arguments_that_are_wrong_are_one_line(run: Run, arguments: str, line: str) -> None:
+    code, out, err = run(*arguments.split())
     assert (code, out) == (2, "")
-    assert "usage: s3fsx" in err
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("group", [(), ("pve",), ("config",)])
+def test_without_a_command_there_is_help_and_what_is_missing(run: Run, group: tuple[str, ...]) -> None:
+    code, out, err = run(*group)
+    assert (code, out) == (2, "")
+    name = " ".join(("s3fsx", *group))
+    assert err.startswith(f"usage: {name} ")
+    assert err.splitlines()[-1] == f"{name}: which COMMAND? ('{name} --help' shows what it takes)"
 
 
 def test_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
