@@ -119,6 +119,7 @@ class Snapshot:
             "sent": traffic.sent,
             "received": traffic.received,
             "cost": prices.cost(outcomes, traffic.sent, traffic.received, self._parts.settings.prices),
+            "currency": "" if self._parts.settings.prices else "USD",  # of Amazon's list
         }
 
     def _files(self, now: float) -> dict[str, object]:
