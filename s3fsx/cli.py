@@ -127,8 +127,7 @@ def _open_standard_streams() -> None:
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """run(args), with every exception as one line and an exit code."""
-    if args.debug:
-        log.setup("debug", foreground=True, debug=True)  # until the command sets up its own
+    log.for_command(debug=args.debug)  # until the command sets up its own
     try:
         code = run(args)
         sys.stdout.flush()  # a full disk is found here, and not when Python ends

@@ -14,8 +14,7 @@ from ..browse.catalog import Backup, backups
 from ..browse.source import Where
 from ..configuration.settings import Settings
 from ..errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
-from ..service import launch, log
-from ..service.daemon import keep_private
+from ..service import launch
 from .parsing import count
 
 if TYPE_CHECKING:
@@ -45,11 +44,6 @@ def add_where(parser: argparse.ArgumentParser, metavar: str = "SOURCE") -> None:
     more = {"SOURCE[:PATH]": ", and a path", "SOURCE[:BACKUP]": ", and a backup"}.get(metavar, "")
     parser.add_argument("where", metavar=metavar, nargs="?", default="", help=SOURCE_HELP + more)
     add_source(parser)
-
-
-def begin(args: argparse.Namespace) -> None:
-    keep_private()
-    log.setup("warning", foreground=True, debug=args.debug)
 
 
 def where(args: argparse.Namespace, text: str = "") -> Where:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..configuration import config
 from ..errors import S3fsxError
-from ..service import launch, log, state
+from ..service import launch, state
 from ..service.daemon import EXIT_OK, keep_private
 from .buckets import write_json
 from .parsing import Commands
@@ -28,7 +28,6 @@ def add(commands: Commands) -> None:
 def _check(args: argparse.Namespace) -> int:
     keep_private()
     settings = config.load(args.source, args.options).settings
-    log.setup("error", foreground=True, debug=args.debug)
     import trio
 
     from ..s3.check import check_store

@@ -50,7 +50,7 @@ class Commands:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._commands = parser.add_subparsers(metavar=_COMMAND, required=True)
         self._common = argparse.ArgumentParser(add_help=False)
-        self._common.add_argument("--debug", action="store_true", help="log everything, show tracebacks")
+        self._common.add_argument("-v", "--debug", action="store_true", help="log everything, show tracebacks")
         self._options = argparse.ArgumentParser(add_help=False)
         self._options.add_argument(
             "-o",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.keep import REMOVE, Keep
 from ..errors import ConfigError, S3fsxError
-from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, keep_private
 from . import buckets
 from .parsing import Commands, count
 
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def _prune(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     rules = Keep(**{name: getattr(args, f"keep_{name}") for name in _PERIODS})
     if not rules:
         raise ConfigError("without a --keep-... above 0 everything is kept: say what to keep, such as --keep-last 7")

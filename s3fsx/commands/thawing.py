@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
 from ..errors import ConfigError
-from ..service.daemon import EXIT_OK
+from ..service.daemon import EXIT_OK, keep_private
 from . import buckets
 from .parsing import Commands, count
 
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def _thaw(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     settings, names = buckets.where_of(args, args.backups)
     if settings.read_only:
         raise ConfigError("read_only is set: thawing is a change, which costs money")

@@ -13,7 +13,7 @@ from ..browse.catalog import Backup, chosen
 from ..browse.checked import Checks, read_checks
 from ..configuration.settings import Settings
 from ..errors import ConfigError
-from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, keep_private
 from . import buckets
 from .parsing import Commands, age
 
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     if not args.backups and not args.all:
         raise ConfigError("name backups, or give --all")
     if args.all and len(args.backups) > 1:
