@@ -146,8 +146,9 @@ def _refuse_mounted(path: str) -> None:
         raise ConfigError(f"{path}: already a mountpoint ({kind}){hint}")
 
 
-def unmount(path: str, *, lazy: bool = False) -> None:
-    """umount(8), or fusermount3 where this user is not root. Raises ConfigError and S3fsxError in one line."""
+def unmount(path: str, *, lazy: bool = False, limit: float = COMMAND_LIMIT) -> None:
+    """umount(8), or fusermount3 where this user is not root. limit: seconds for it, of a daemon that hangs. Raises
+    ConfigError and S3fsxError in one line."""
     path = absolute(path)
     entry = table().get(path)
     if entry is None:
@@ -164,12 +165,12 @@ def unmount(path: str, *, lazy: bool = False) -> None:
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except FileNotFoundError:
         raise S3fsxError(f"{command[0]} is not installed") from None
     except subprocess.TimeoutExpired:
         hint = "" if lazy else f": its daemon may hang; s3fsx umount --lazy {path} takes it out of the tree"
-        raise S3fsxError(f"{path}: {command[0]} did not end within {COMMAND_LIMIT:.0f} s{hint}") from None
+        raise S3fsxError(f"{path}: {command[0]} did not end within {limit:.0f} s{hint}") from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"{command[0]} failed with {done.returncode}"
         if "busy" in said.lower():

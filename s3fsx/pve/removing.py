@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..browse.tables import human
 from ..configuration import config
 from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
@@ -93,8 +94,8 @@ def _refuse_undrained(settings: Settings, path: str) -> None:
     waiting = state.get("unpublished_bytes", 0) if isinstance(state, dict) else 0
     if down and waiting:
         raise S3fsxError(
-            f"{waiting} bytes are not in the bucket yet, and the store does not answer: nothing was changed; try again "
-            "when it does ('s3fsx status' shows it)"
+            f"{human(waiting)} are not in the bucket yet, and the store does not answer: nothing was changed; try "
+            "again when it does ('s3fsx status' shows it)"
         )
 
 

@@ -70,7 +70,7 @@ def background(run: Callable[[], Run], settings: Settings, mountpoint: str, *, d
             readiness.failed(describe(error))
             raise
 
-    return daemon.daemonise(child, timeout=start_limit(settings))
+    return daemon.daemonise(child, timeout=start_limit(settings), log=log.place(settings.log_file, daemon=True))
 
 
 def _told_systemd() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+import re
 import stat
 import sys
 import time
 from pathlib import Path
 
 SYSLOG = "/dev/log"
+_CGROUP = "/proc/self/cgroup"
 LIMIT = 16 << 20  # bytes of a log file
 # Libraries whose INFO is of no use to an administrator, and whose DEBUG prints request headers with signatures in it.
 QUIET = ("botocore", "boto3", "urllib3", "s3transfer")
@@ -67,6 +69,20 @@ class BoundedFileHandler(logging.handlers.WatchedFileHandler):
                 os.replace(self.baseFilename, f"{self.baseFilename}.1")  # the next line opens a new one
         except (OSError, ValueError):
             return  # a full or read-only disk, a directory that is not ours: the next line tries again
+
+
+def place(log_file: str, *, daemon: bool) -> str:
+    """Where the lines of a mount of this process go, for a person: a file, or the command that shows them. daemon: not
+    in the foreground, where they go to stderr, which a unit has in the journal."""
+    if log_file:
+        return log_file
+    if daemon:
+        return "journalctl -t s3fsx"
+    try:
+        unit = re.search(r"/(s3fsx@[^/\n]+\.service)", Path(_CGROUP).read_text())
+    except OSError:
+        unit = None
+    return f"journalctl -u '{unit[1]}'" if unit else "the standard error of s3fsx mount"
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:

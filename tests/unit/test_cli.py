@@ -191,6 +191,26 @@ def test_a_mount_that_was_killed_half_way_is_taken_down(
     assert taken_down == [(str(tmp_path), True)]
 
 
+@pytest.mark.parametrize(("timeout", "limit"), [((), 30.0), (("--timeout", "5"), 5.0), (("--timeout", "0"), 2.0)])
+def test_umount_waits_no_longer_than_it_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, timeout: tuple[str, ...], limit: float
+) -> None:
+    """Neither for umount(8), which a hung daemon keeps, nor for the daemon; and then says where its log is."""
+    given: list[float] = []
+    monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.open(os.devnull, os.O_RDONLY))
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy, limit: given.append(limit))
+    monkeypatch.setattr(mountpoint, "wait_for_end", lambda pidfd, left: given.append(left))
+    for document, log_place in (({"log": "/var/log/x"}, "/var/log/x"), ({}, "journalctl -t s3fsx")):
+        monkeypatch.setattr(mounting, "read_status", lambda path, document=document: document)
+        code, _, err = run("umount", "/mnt/x", *timeout)
+        seconds = float(timeout[1]) if timeout else 900.0
+        line = f"unmounted, but after {seconds:.0f} s its daemon is not done with the bucket, and goes on; its log: "
+        assert (code, err) == (1, f"s3fsx: /mnt/x: {line}{log_place}\n")
+        assert given[0] == limit
+        assert seconds - 5 < given[1] <= seconds
+        given.clear()
+
+
 def test_the_helper_of_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
     arguments = ("s3://bucket", str(tmp_path), "-s", "-n", "-t", "s3fsx", "-o", "rw,_netdev,umask=027")
     assert run(*arguments, command=cli.mount_helper) == (0, "", "")
@@ -327,7 +347,7 @@ def test_umount(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     read_end, write_end = os.pipe()  # readable, as a pidfd is, when the process has ended
     done: list[object] = []
     monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.dup(read_end))
-    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy: done.append((path, lazy)))
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy, limit: done.append((path, lazy)))
     code, _, err = run("umount", str(tmp_path), "--timeout", "0.05")
     assert code == 1
     assert f"{tmp_path}: unmounted, but after 0 s its daemon is not done with the bucket" in err

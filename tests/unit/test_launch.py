@@ -137,14 +137,14 @@ def test_a_daemon_stays_after_the_command_and_sigterm_unmounts(mounted: int, tmp
         ("denied", 1, "s3fsx: s3://b/ at http://e: the key is unknown\n"),
         ("input", 2, "s3fsx: prefix: no\n"),
         ("bug", 1, "s3fsx: unexpected KeyError: 'oops' (a bug; --debug shows where)\n"),
-        ("dies", 1, "s3fsx: the daemon ended without a word; see the log\n"),
+        ("dies", 1, "s3fsx: the daemon ended without a word; its log: LOG\n"),
         ("badlog", 2, "s3fsx: log_file /nonexistent/x: No such file or directory\n"),
         ("chatty", 1, "fuse: explains itself\ns3fsx: cannot be mounted\n"),
     ],
 )
 def test_a_daemon_that_cannot_start_says_why(what: str, code: int, printed: str, tmp_path: Path) -> None:
     done = start(what, tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", printed)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", printed.replace("LOG", str(tmp_path / "log")))
     log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
     assert ("Traceback" in log) == (what == "bug")
     assert ("ERROR" in log) == (what not in ("dies", "badlog"))

@@ -69,6 +69,18 @@ def test_a_command_says_what_its_user_has_to_know_and_no_more(capsys: pytest.Cap
     assert capsys.readouterr().err == ""
 
 
+def test_where_the_log_of_a_mount_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cgroup = tmp_path / "cgroup"
+    monkeypatch.setattr(log, "_CGROUP", str(cgroup))
+    assert log.place("/var/log/x", daemon=False) == "/var/log/x"
+    assert log.place("", daemon=True) == "journalctl -t s3fsx"
+    assert log.place("", daemon=False) == "the standard error of s3fsx mount"
+    cgroup.write_text("0::/system.slice/system-s3fsx.slice/s3fsx@s3\\x2dbackup.service\n")
+    assert log.place("", daemon=False) == r"journalctl -u 's3fsx@s3\x2dbackup.service'"
+    cgroup.write_text("0::/user.slice/user-0.slice/user@0.service/app.slice\n")
+    assert log.place("", daemon=False) == "the standard error of s3fsx mount"
+
+
 def test_a_moved_file_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log.setup("info", str(path))

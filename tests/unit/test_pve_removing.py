@@ -43,7 +43,7 @@ def test_a_store_that_is_down_while_something_waits(
     monkeypatch.setattr(removing, "read_status", lambda path: document)
     said: list[str] = []
     with pytest.raises(
-        S3fsxError, match="4711 bytes are not in the bucket yet, and the store does not answer"
+        S3fsxError, match=r"4\.6 KiB are not in the bucket yet, and the store does not answer"
     ) as raised:
         remove(Wish(), places, host, said.append)
     assert not isinstance(raised.value, ConfigError)  # exit code 1: it may be better later
