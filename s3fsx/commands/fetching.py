@@ -54,7 +54,7 @@ def _get(args: argparse.Namespace) -> int:
         work = Fetch(place.store, place.streams, progress)
         try:
             if not target:
-                return "-", await work.to_pipe(info, _STDOUT)
+                return info.key.rpartition("/")[2], await work.to_pipe(info, _STDOUT)
             return target, await work.to_file(info, target, settings.bucket, replace=args.force)
         finally:
             progress.end()

@@ -65,6 +65,8 @@ def _mount(args: argparse.Namespace) -> int:
     socket_path(settings.runtime_dir, path)  # refuses a path that is too long
     if getattr(args, "fake", False):
         return EXIT_OK
+    if hidden := mountpoint.would_hide(path):
+        sys.stderr.write(f"s3fsx: {path}: not empty: {hidden!r}, and what else lies there, is hidden by the mount\n")
     if args.foreground:
         return launch.foreground(_run_mount(), settings, path, debug=args.debug)
     code = launch.background(_run_mount, settings, path, debug=args.debug)

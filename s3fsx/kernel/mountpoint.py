@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ DEVICE = "/dev/fuse"
 FSTYPE = "fuse.s3fsx"
 COMMAND_LIMIT = 30.0
 ANSWER_LIMIT = 2.0
+_LOOKED_AT = 1000  # directories
 
 
 class Entry(NamedTuple):
@@ -95,6 +97,15 @@ def prepare(path: str) -> str:
         hint = ": this user or container may not use FUSE" if error.errno in (errno.EACCES, errno.EPERM) else ""
         raise S3fsxError(f"{DEVICE}: {error.strerror}{hint}") from None
     return path
+
+
+def would_hide(path: str) -> str:
+    """A file below a directory that is about to be mounted on, "" where there are only directories, such as those that
+    Proxmox makes there while nothing is mounted."""
+    for directory, _, files in islice(os.walk(path), _LOOKED_AT):
+        if files:
+            return os.path.join(directory, min(files))
+    return ""
 
 
 def is_dead(path: str) -> bool:

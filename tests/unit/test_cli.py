@@ -130,6 +130,21 @@ def test_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Pa
     assert (settings.bucket, settings.prefix, settings.read_only, settings.uid) == ("bucket", "p/", True, 5)
 
 
+def test_what_a_mount_hides_is_said(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
+    directory = tmp_path / "mnt"
+    (directory / "template/iso").mkdir(parents=True)
+    assert run("mount", "s3://bucket/p", str(directory)) == (0, "", "")
+    (directory / "template/iso/b.iso").touch()
+    (directory / "template/iso/a\nx.iso").touch()
+    said = (
+        f"s3fsx: {directory}: not empty: {str(directory / 'template/iso/a')!r}".rstrip("'")
+        + "\\nx.iso', and what else lies there, is hidden by the mount\n"
+    )
+    assert run("mount", "s3://bucket/p", str(directory)) == (0, "", said)
+    assert run("s3://bucket/p", str(directory), "-f", command=cli.mount_helper) == (0, "", "")
+    assert len(launched) == 2
+
+
 def test_mount_in_the_foreground(
     run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
