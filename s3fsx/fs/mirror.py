@@ -17,6 +17,7 @@ from ..errors import Changed, NotFound, S3fsxError
 from ..local.journal import Journal
 from ..local.nodecopy import CopiedUpload, NodeCopy, copied, directory, from_json, to_json
 from ..store.objects import ObjectInfo, Payload, Store
+from .gone import still_listed
 
 log = logging.getLogger("s3fsx.mirror")
 
@@ -38,19 +39,14 @@ async def read_copies(store: Store, prefix: str) -> tuple[list[NodeCopy], list[s
                 body = await _newest(store, listed)
                 copies.append(from_json(listed.key, prefix, body))
             except NotFound as e:
-                if await _listed(store, listed.key):  # else its journal is empty by now
+                # Whose copy is missed has uploads that look like nobody's.
+                if await still_listed(store, listed.key):  # else its journal is empty by now
                     unreadable.append(f"{listed.key}: {e}, and it is listed")
             except ValueError as e:
                 unreadable.append(str(e))
         token = page.next_token
         if token is None:
             return copies, unreadable
-
-
-async def _listed(store: Store, key: str) -> bool:
-    """Whose copy is missed has uploads that look like nobody's: a 404 alone is not enough for that."""
-    page = await store.list_page(key, delimiter="", limit=1)
-    return any(info.key == key for info in page.objects)
 
 
 async def _newest(store: Store, info: ObjectInfo) -> bytes:
