@@ -106,6 +106,7 @@ class OfQuestions:
         (self.fault if asked else Nothing()).run(exchange)
 
 
+@pytest.mark.parametrize("place", ["moto"], indirect=True)
 @pytest.mark.parametrize(
     ("answer", "versions", "tags"),
     [
