@@ -30,7 +30,7 @@ from .commands import (
     thawing,
     verifying,
 )
-from .commands.parsing import Commands
+from .commands.parsing import Commands, Parser
 from .errors import ConfigError
 from .service import launch, log
 from .service.daemon import EXIT_INPUT, EXIT_TROUBLE
@@ -78,7 +78,7 @@ COMMANDS = (
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="s3fsx",
         description=DESCRIPTION,
         epilog=EXAMPLES,
@@ -127,8 +127,7 @@ def _open_standard_streams() -> None:
 
 def _guarded(run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
     """run(args), with every exception as one line and an exit code."""
-    if args.debug:
-        log.setup("debug", foreground=True, debug=True)  # until the command sets up its own
+    log.for_command(debug=args.debug)  # until the command sets up its own
     try:
         code = run(args)
         sys.stdout.flush()  # a full disk is found here, and not when Python ends

@@ -37,8 +37,8 @@ Source = Callable[[Sink], Awaitable[None]]
 async def through(compression: str, source: Source, take: Callable[[bytes | memoryview], None]) -> None:
     """source(sink), decompressed, into ``take``, which raises Enough when it needs no more.
 
-    Raises ArchiveDamaged with the program's own words, S3fsxError where it is not installed or hangs, and what source
-    and take raise.
+    Raises ArchiveDamaged with the program's own words, S3fsxError where it is not installed, hangs or is killed, and
+    what source and take raise.
     """
 
     async def direct(piece: bytes | memoryview) -> None:
@@ -98,6 +98,10 @@ class _Filter:
         if self._errors:
             if not isinstance(self._errors[0], Enough):
                 raise self._errors[0]
+        elif (
+            self._process.returncode and self._process.returncode < 0
+        ):  # short of memory, which says nothing of the bytes
+            raise S3fsxError(f"{self._name} was killed by signal {-self._process.returncode}")
         elif self._process.returncode:
             said = " ".join(self._said.decode(errors="replace").split())[:300]
             raise ArchiveDamaged(f"{said or f'{self._name} failed with {self._process.returncode}'}")

@@ -6,13 +6,16 @@ import os
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 
 from ..errors import ConfigError
 from .drill import Result
 
 _PREFIX = "s3fsx_drill_"
 _LAST_SUCCESS = f"{_PREFIX}last_success_timestamp_seconds"
+_OURS = re.compile(rf"(?:# (?:HELP|TYPE) )?{_PREFIX}(?!done\b)[a-z_]+[ {{]")
 _HELP = {
+    "done": "1 when the last drill came to an end, good or not; 0 when it tells nothing of any backup.",
     "last_run_timestamp_seconds": "When a backup was last restored as a drill.",
     "success": "1 when that backup could be restored to its end, else 0.",
     "duration_seconds": "How long it took.",
@@ -25,29 +28,41 @@ _HELP = {
 }
 
 
-def render(source: str, result: Result | None, now: float, last_success: float) -> str:
-    """Prometheus' text format. result: None for a drill that could not be done. Pure."""
-    good = result is not None and result.good
-    values: dict[str, float] = {"last_run_timestamp_seconds": now, "success": good}
-    if result is not None:
-        values |= {
-            "duration_seconds": round(result.seconds, 3),
-            "read_bytes": result.read,
-            "restored_bytes": result.restored,
-            "verified": result.verified,
-            "backup_timestamp_seconds": result.backup.when,
-            "backup_info": 1,
-        }
-    values["last_success_timestamp_seconds"] = now if good else last_success
+def render(source: str, result: Result | None, now: float, before: str) -> str:
+    """Prometheus' text format. result: None for a drill that could not be done: what ``before``, the file as it was,
+    says of the last one that was stays. Pure."""
+    if result is None:
+        kept = [line for line in before.splitlines() if _OURS.match(line)]
+        return "\n".join([*kept, *_lines("done", {"source": source}, 0)]) + "\n"
+    archive = result.backup.archive
+    values: dict[str, float] = {
+        "done": 1,
+        "last_run_timestamp_seconds": now,
+        "success": result.good,
+        "duration_seconds": round(result.seconds, 3),
+        "read_bytes": result.read,
+        "restored_bytes": result.restored,
+        "verified": result.verified,
+        "backup_timestamp_seconds": result.backup.when,
+        "backup_info": 1,
+        "last_success_timestamp_seconds": now if result.good else last_success(before),
+    }
     lines = []
     for name, value in values.items():
         labels = {"source": source}
-        if name == "backup_info" and result is not None:
-            labels |= {"backup": result.backup.archive.name, "guest": result.backup.archive.guest}
-        text = ",".join(f'{label}="{_escaped(given)}"' for label, given in labels.items())
-        lines += [f"# HELP {_PREFIX}{name} {_HELP[name]}", f"# TYPE {_PREFIX}{name} gauge"]
-        lines.append(f"{_PREFIX}{name}{{{text}}} {_number(value)}")
+        if name == "backup_info":
+            labels |= {"backup": archive.name, "guest": archive.guest}
+        lines += _lines(name, labels, value)
     return "\n".join(lines) + "\n"
+
+
+def _lines(name: str, labels: Mapping[str, str], value: float) -> list[str]:
+    text = ",".join(f'{label}="{_escaped(given)}"' for label, given in labels.items())
+    return [
+        f"# HELP {_PREFIX}{name} {_HELP[name]}",
+        f"# TYPE {_PREFIX}{name} gauge",
+        f"{_PREFIX}{name}{{{text}}} {_number(value)}",
+    ]
 
 
 def _number(value: float) -> str:
@@ -86,7 +101,7 @@ def write(path: str, source: str, result: Result | None) -> None:
                 before = file.read(1 << 16)
         except FileNotFoundError:
             before = ""
-        text = render(source, result, time.time(), last_success(before))
+        text = render(source, result, time.time(), before)
         # The collector reads what ends in .prom.
         fd, temporary = tempfile.mkstemp(prefix=".s3fsx-", suffix=".tmp", dir=os.path.dirname(path) or ".")
         try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import trio
 
-from ..errors import Changed, Corrupted, EndpointDown, NotFound, S3fsxError
+from ..errors import Changed, Corrupted, DeadlineExceeded, EndpointDown, NotFound, S3fsxError, Transient
 from ..s3 import cold
 from ..store.sums import name, needed
 from . import checked
@@ -21,8 +21,9 @@ OK, BAD, UNKNOWN, FAILED = "ok", "bad", "unknown", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, or is frozen), FAILED (it could not be read). why:
-    in words. verified: bytes that were compared. seconds: how long it took."""
+    """result: OK, BAD (wrong bytes), UNKNOWN (it has no checksums, is frozen, or the store did not answer), FAILED (the
+    store refused to give it, or it is gone). why: in words. verified: bytes that were compared. seconds: how long it
+    took. answered: False where nothing is known for want of an answer."""
 
     name: str
     result: str
@@ -30,6 +31,12 @@ class Verdict:
     size: int
     verified: int
     seconds: float
+    answered: bool = True
+
+    @property
+    def good(self) -> bool:
+        """Whether nothing is to be done about it."""
+        return self.answered and self.result in (OK, UNKNOWN)
 
 
 class Verifier:
@@ -44,13 +51,15 @@ class Verifier:
         """Raises EndpointDown when the store is gone: then nothing can be said of any other either."""
         began = trio.current_time()
         counters = self._place.store.counters
-        before = counters.verified
+        before, answered = counters.verified, True
         try:
             result, why = await self._read(backup)
         except Corrupted as e:
             result, why = BAD, str(e)
         except EndpointDown:
             raise
+        except (DeadlineExceeded, Transient) as e:  # of this one; the store may answer for the next
+            result, why, answered = UNKNOWN, f"the store did not answer: {e}", False
         except (Changed, NotFound) as e:
             result, why = FAILED, f"replaced or deleted meanwhile ({e})"
         except S3fsxError as e:
@@ -61,7 +70,8 @@ class Verifier:
                 f"s3fsx verify, {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC: {why or 'every byte is right'}"
             )
             await checked.record(self._place.s3, self._place.prefix, backup.info, good=result == OK, how=how)
-        return Verdict(backup.archive.name, result, why, backup.info.size, compared, trio.current_time() - began)
+        seconds = trio.current_time() - began
+        return Verdict(backup.archive.name, result, why, backup.info.size, compared, seconds, answered)
 
     async def _read(self, backup: Backup) -> tuple[str, str]:
         info, store = backup.info, self._place.store

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, Knowledge, backups, chosen, first_notes, knowledge
 from ..browse.listing import directory
-from ..service.daemon import EXIT_OK
+from ..service.daemon import EXIT_OK, keep_private
 from ..store.objects import ObjectInfo
 from . import buckets
 from .parsing import Commands
@@ -38,7 +38,7 @@ def add(commands: Commands) -> None:
 
 
 def _ls(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     found = buckets.where(args, args.where)
     entries = buckets.run(found.settings, lambda place: directory(place.store, place.layout, found.path))
     if args.json:
@@ -73,7 +73,7 @@ def _object(info: ObjectInfo) -> dict[str, object]:
 
 
 def _backups(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     settings = buckets.whole(args)
 
     async def look(place: Place) -> tuple[list[Backup], Knowledge, dict[str, str]]:
@@ -136,7 +136,7 @@ def _document(backup: Backup, known: Knowledge, notes: str | None) -> dict[str, 
 
 
 def _show(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     settings, (name,) = buckets.where_of(args, [args.backup])
 
     async def look(place: Place) -> tuple[tuple[str, bytes], ...]:

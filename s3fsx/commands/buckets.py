@@ -14,8 +14,8 @@ from ..browse.catalog import Backup, backups
 from ..browse.source import Where
 from ..configuration.settings import Settings
 from ..errors import ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
-from ..service import launch, log
-from ..service.daemon import keep_private
+from ..service import launch
+from .parsing import count
 
 if TYPE_CHECKING:
     from ..browse.place import Place
@@ -30,10 +30,7 @@ BACKUP_HELP = (
 _EVERY = 0.25  # seconds between two looks of the progress
 
 
-def vmid(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 100 <= int(text) <= 999_999_999:
-        raise argparse.ArgumentTypeError("100 to 999999999")
-    return int(text)
+vmid = count(100, 999_999_999)
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +44,6 @@ def add_where(parser: argparse.ArgumentParser, metavar: str = "SOURCE") -> None:
     more = {"SOURCE[:PATH]": ", and a path", "SOURCE[:BACKUP]": ", and a backup"}.get(metavar, "")
     parser.add_argument("where", metavar=metavar, nargs="?", default="", help=SOURCE_HELP + more)
     add_source(parser)
-
-
-def begin(args: argparse.Namespace) -> None:
-    keep_private()
-    log.setup("warning", foreground=True, debug=args.debug)
 
 
 def where(args: argparse.Namespace, text: str = "") -> Where:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import chosen
 from ..errors import ConfigError, S3fsxError
-from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, keep_private
 from . import buckets
 from .parsing import Commands, age
 
@@ -41,7 +41,7 @@ def add(commands: Commands) -> None:
 
 
 def _drill(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     from ..browse import textfile
 
     found = buckets.where(args, args.where)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
 from ..errors import ConfigError, NotFound
-from ..service.daemon import EXIT_OK
+from ..service.daemon import EXIT_OK, keep_private
 from ..store.objects import ObjectInfo
 from . import buckets
 from .parsing import Commands
@@ -40,7 +40,7 @@ def add(commands: Commands) -> None:
 
 
 def _get(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     settings, (name,) = buckets.where_of(args, [args.backup])
     if args.target == "-" and sys.stdout.isatty():
         raise ConfigError("an archive on a terminal is of no use: give DEST, or a pipe")
@@ -54,7 +54,7 @@ def _get(args: argparse.Namespace) -> int:
         work = Fetch(place.store, place.streams, progress)
         try:
             if not target:
-                return "-", await work.to_pipe(info, _STDOUT)
+                return info.key.rpartition("/")[2], await work.to_pipe(info, _STDOUT)
             return target, await work.to_file(info, target, settings.bucket, replace=args.force)
         finally:
             progress.end()

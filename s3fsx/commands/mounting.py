@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from dataclasses import replace
 
 from ..configuration import config
@@ -12,8 +13,10 @@ from ..errors import ConfigError, S3fsxError
 from ..kernel import mountpoint
 from ..service import lastwords, launch
 from ..service.daemon import EXIT_OK, EXIT_TROUBLE, forget_variables, keep_private
-from ..service.status import socket_path
-from .parsing import Commands, seconds
+from ..service.status import read_status, socket_path
+from .parsing import Commands, Parser, seconds
+
+_LEAST = 2.0  # seconds for umount(8): of a mount that is well it takes some milliseconds
 
 
 def add(commands: Commands) -> None:
@@ -31,7 +34,7 @@ def add(commands: Commands) -> None:
 
 def helper_parser() -> argparse.ArgumentParser:
     """``mount.s3fsx SOURCE DIR [-sfnv] [-N NS] [-t TYPE] [-o OPTIONS]``, as mount(8) calls it."""
-    parser = argparse.ArgumentParser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
+    parser = Parser(prog="mount.s3fsx", description="Helper for: mount -t s3fsx SOURCE DIR -o ...")
     parser.add_argument("source", metavar="SOURCE", help="s3://BUCKET[/PREFIX], or NAME of /etc/s3fsx/NAME.toml")
     parser.add_argument("mountpoint", metavar="DIR", help="an existing directory")
     parser.add_argument("-o", dest="options", action="append", default=[], metavar="OPTIONS")
@@ -62,6 +65,8 @@ def _mount(args: argparse.Namespace) -> int:
     socket_path(settings.runtime_dir, path)  # refuses a path that is too long
     if getattr(args, "fake", False):
         return EXIT_OK
+    if hidden := mountpoint.would_hide(path):
+        sys.stderr.write(f"s3fsx: {path}: not empty: {hidden!r}, and what else lies there, is hidden by the mount\n")
     if args.foreground:
         return launch.foreground(_run_mount(), settings, path, debug=args.debug)
     code = launch.background(_run_mount, settings, path, debug=args.debug)
@@ -89,11 +94,15 @@ def _umount(args: argparse.Namespace) -> int:
     path = mountpoint.absolute(args.mountpoint)
     socket = socket_path(config.runtime_dir(args.options), path)
     pidfd = mountpoint.daemon_of(socket)
+    end = time.monotonic() + args.timeout
     try:
-        mountpoint.unmount(path, lazy=args.lazy or mountpoint.is_dead(path))
-        if pidfd is not None and not args.lazy and not mountpoint.wait_for_end(pidfd, args.timeout):
+        limit = min(mountpoint.COMMAND_LIMIT, max(args.timeout, _LEAST))
+        mountpoint.unmount(path, lazy=args.lazy or mountpoint.is_dead(path), limit=limit)
+        left = max(0.0, end - time.monotonic())
+        if pidfd is not None and not args.lazy and not mountpoint.wait_for_end(pidfd, left):
             raise S3fsxError(
-                f"{path}: unmounted, but after {args.timeout:.0f} s its daemon is not done with the bucket; see its log"
+                f"{path}: unmounted, but after {args.timeout:.0f} s its daemon is not done with the bucket, and goes "
+                f"on; its log: {_log_of(socket)}"
             )
     finally:
         if pidfd is not None:
@@ -101,3 +110,10 @@ def _umount(args: argparse.Namespace) -> int:
     words = lastwords.read(socket) if pidfd is not None and not args.lazy else lastwords.LastWords()
     sys.stderr.writelines(f"s3fsx: {path}: unmounted; {line}\n" for line in (*words.published, *words.left))
     return EXIT_TROUBLE if words.left else EXIT_OK
+
+
+def _log_of(socket: str) -> str:
+    try:
+        return str(read_status(socket).get("log", "journalctl -t s3fsx"))
+    except S3fsxError:
+        return "journalctl -t s3fsx, or -u s3fsx@NAME"

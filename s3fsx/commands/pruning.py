@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.keep import REMOVE, Keep
 from ..errors import ConfigError, S3fsxError
-from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, keep_private
 from . import buckets
-from .parsing import Commands
+from .parsing import Commands, count
 
 if TYPE_CHECKING:
     from ..browse.place import Place
@@ -33,20 +33,14 @@ def add(commands: Commands) -> None:
     prune.add_argument("--vmid", type=buckets.vmid, metavar="N", help="of this guest only")
     for name in _PERIODS:
         what = "the latest N" if name == "last" else f"the latest of each of N {name} periods"
-        prune.add_argument(f"--keep-{name}", type=_count, default=0, metavar="N", help=what)
+        prune.add_argument(f"--keep-{name}", type=count(0, 1_000_000), default=0, metavar="N", help=what)
     prune.add_argument("-n", "--dry-run", action="store_true", help="only show what would be deleted")
     prune.add_argument("-y", "--yes", action="store_true", help="do not ask")
     prune.add_argument("--json", action="store_true", help="what becomes of each, as JSON")
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 1_000_000:
-        raise argparse.ArgumentTypeError("a number, 0 to 1000000")
-    return int(text)
-
-
 def _prune(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     rules = Keep(**{name: getattr(args, f"keep_{name}") for name in _PERIODS})
     if not rules:
         raise ConfigError("without a --keep-... above 0 everything is kept: say what to keep, such as --keep-last 7")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..configuration import config
 from ..errors import ConfigError
 from ..service.daemon import EXIT_OK, keep_private
-from .parsing import Commands
+from .parsing import Commands, count
 
 if TYPE_CHECKING:
     from ..pve.places import Places
@@ -75,19 +75,19 @@ def add(commands: Commands) -> None:
         help="let old backups become cheaper",
     )
     rules.add_argument("name", metavar="NAME", help="of /etc/s3fsx/NAME.toml")
-    rules.add_argument("--transition-days", type=_days, default=0, metavar="N", help="age for --class")
+    rules.add_argument(
+        "--transition-days", type=count(1, 36500, "days"), default=0, metavar="N", help="age for --class"
+    )
     rules.add_argument("--class", dest="storage_class", default="STANDARD_IA", metavar="CLASS", help="(STANDARD_IA)")
-    rules.add_argument("--glacier-days", type=_days, default=0, metavar="N", help="age for --glacier-class")
+    rules.add_argument(
+        "--glacier-days", type=count(1, 36500, "days"), default=0, metavar="N", help="age for --glacier-class"
+    )
     rules.add_argument("--glacier-class", default="GLACIER", metavar="CLASS", help="(GLACIER) or DEEP_ARCHIVE")
-    rules.add_argument("--keep-warm", type=_days, default=3, metavar="N", help="newest backups of each guest (3)")
+    rules.add_argument(
+        "--keep-warm", type=count(1, 36500), default=3, metavar="N", help="newest backups of each guest (3)"
+    )
     rules.add_argument("--remove", action="store_true", help="take the rules away")
     rules.add_argument("--dry-run", action="store_true", help="only say what would be done")
-
-
-def _days(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 36500:
-        raise argparse.ArgumentTypeError("1 to 36500")
-    return int(text)
 
 
 def _places(name: str) -> Places:

@@ -52,7 +52,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text[:60]!r} are no seconds; MOUNTPOINT stands before --watch") from None
     if not 0.1 <= value <= 86400:
-        raise argparse.ArgumentTypeError("0.1 to 86400 seconds")
+        raise argparse.ArgumentTypeError(f"{text[:60]!r}: it takes 0.1 to 86400 seconds")
     return value
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ..browse import tables
 from ..browse.catalog import Backup, chosen
 from ..errors import ConfigError
-from ..service.daemon import EXIT_OK
+from ..service.daemon import EXIT_OK, keep_private
 from . import buckets
-from .parsing import Commands
+from .parsing import Commands, count
 
 if TYPE_CHECKING:
     from ..browse.place import Place
@@ -29,7 +29,9 @@ def add(commands: Commands) -> None:
         help="make backups in a cold storage class readable",
     )
     thaw.add_argument("backups", metavar="BACKUP", nargs="+", help=buckets.BACKUP_HELP)
-    thaw.add_argument("--days", type=_days, default=7, metavar="N", help="for how long they can be read (7)")
+    thaw.add_argument(
+        "--days", type=count(1, 3650, "days"), default=7, metavar="N", help="for how long they can be read (7)"
+    )
     thaw.add_argument(
         "--tier", type=str.capitalize, choices=_TIERS, default=_TIERS[0], help="how fast, and how dear (Standard)"
     )
@@ -37,14 +39,8 @@ def add(commands: Commands) -> None:
     buckets.add_source(thaw)
 
 
-def _days(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 3650:
-        raise argparse.ArgumentTypeError("1 to 3650 days")
-    return int(text)
-
-
 def _thaw(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     settings, names = buckets.where_of(args, args.backups)
     if settings.read_only:
         raise ConfigError("read_only is set: thawing is a change, which costs money")

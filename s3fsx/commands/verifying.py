@@ -13,7 +13,7 @@ from ..browse.catalog import Backup, chosen
 from ..browse.checked import Checks, read_checks
 from ..configuration.settings import Settings
 from ..errors import ConfigError
-from ..service.daemon import EXIT_OK, EXIT_TROUBLE
+from ..service.daemon import EXIT_OK, EXIT_TROUBLE, keep_private
 from . import buckets
 from .parsing import Commands, age
 
@@ -44,7 +44,7 @@ def add(commands: Commands) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    buckets.begin(args)
+    keep_private()
     if not args.backups and not args.all:
         raise ConfigError("name backups, or give --all")
     if args.all and len(args.backups) > 1:
@@ -54,7 +54,10 @@ def _verify(args: argparse.Namespace) -> int:
     settings, names = _which(args)
     note = not args.no_record and not settings.read_only
 
+    skipped = 0
+
     async def work(place: Place) -> list[Verdict]:
+        nonlocal skipped
         from ..browse.verify import Verifier, forget_gone
 
         checks = await read_checks(place.s3, place.prefix)
@@ -63,7 +66,9 @@ def _verify(args: argparse.Namespace) -> int:
             await forget_gone(place, listed, checks)
         chosen_ones = listed if args.all else list(dict.fromkeys(chosen(name, listed) for name in names))
         verdicts = []
-        for backup in _due(chosen_ones, checks, args.since):
+        due = _due(chosen_ones, checks, args.since)
+        skipped = len(chosen_ones) - len(due)
+        for backup in due:
             progress = buckets.Progress(backup.archive.name, backup.info.size)
             try:
                 verdict = await Verifier(place, note=note, progress=progress).verify(backup)
@@ -78,9 +83,11 @@ def _verify(args: argparse.Namespace) -> int:
     verdicts = buckets.run(settings, work)
     if args.json:
         buckets.write_json([asdict(verdict) for verdict in verdicts])
-    elif args.all:
-        sys.stdout.write(_summary(verdicts) + "\n")
-    return EXIT_TROUBLE if any(verdict.result in ("bad", "failed") for verdict in verdicts) else EXIT_OK
+    else:
+        left_out = f"{_backups(skipped)} left out, found right within --since" if skipped else ""
+        said = [text for text in (_summary(verdicts) if args.all else "", left_out) if text]
+        sys.stdout.write(f"{'; '.join(said)}\n" if said else "")
+    return EXIT_OK if all(verdict.good for verdict in verdicts) else EXIT_TROUBLE
 
 
 def _which(args: argparse.Namespace) -> tuple[Settings, list[str]]:
@@ -115,5 +122,8 @@ def _line(verdict: Verdict) -> str:
 def _summary(verdicts: list[Verdict]) -> str:
     counts = {word: sum(v.result == word for v in verdicts) for word in ("ok", "bad", "failed", "unknown")}
     size = tables.human(sum(verdict.verified for verdict in verdicts))
-    backups = "1 backup" if len(verdicts) == 1 else f"{len(verdicts)} backups"
-    return f"{backups}, {size} verified: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+    return f"{_backups(len(verdicts))}, {size} verified: " + ", ".join(f"{n} {word}" for word, n in counts.items())
+
+
+def _backups(count: int) -> str:
+    return "1 backup" if count == 1 else f"{count} backups"

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..layout import Layout
-from ..s3.options import S3Options, is_aws
+from ..s3.options import BUCKET_RULE, S3Options, is_aws, is_bucket_name
 from . import aliases, credentials, mountopts
 from .configfile import ConfigFile, FileReader, Unreadable, read_file
 from .schema import Setting
@@ -28,6 +28,7 @@ log = logging.getLogger("s3fsx.config")
 
 CONFIG_DIR = "/etc/s3fsx"
 COMMON = "s3fsx"
+_OLDEST = "us-east-1"  # Amazon's region that has buckets with old names
 ENV_PREFIX = "S3FSX_"
 # For s3fsx itself: where things are (pve/places.py); S3FSX_TEST_*: for its test suite.
 _NOT_SETTINGS = ("S3FSX_CONFIG_DIR", "S3FSX_PVE_DIR", "S3FSX_UNIT_DIR", "S3FSX_TEST_")
@@ -255,6 +256,8 @@ def check(settings: Settings, origins: Mapping[str, str], *, need_bucket: bool =
     s = settings
     if need_bucket and not s.bucket:
         raise ConfigError('no bucket: use SOURCE s3://BUCKET, or bucket = "…" in the configuration file')
+    if is_aws(s.endpoint) and s.region != _OLDEST and s.bucket and not is_bucket_name(s.bucket):
+        refuse("bucket", f"{s.bucket} cannot be one: Amazon's in {s.region} have {BUCKET_RULE}")
     if bool(s.access_key) != bool(s.secret_key):
         have, lack = ("access_key", "secret_key") if s.access_key else ("secret_key", "access_key")
         refuse(have, f"{lack} is missing")

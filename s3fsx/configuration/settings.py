@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..layout import CONTENT_DIRS
 from ..metrics.prices import PRICES
+from ..s3.options import BUCKET_RULE, OLD_BUCKET
 from ..store.objects import MAX_PART, MAX_PARTS, MIN_PART
 from . import values
 from .schema import Setting, row, setting
@@ -39,9 +40,7 @@ class Settings:
 
     bucket: str = setting(
         "",
-        values.text(
-            "a bucket name of 3 to 255 letters, digits, dots, dashes, underscores", r"(?:[A-Za-z0-9._-]{3,255})?"
-        ),
+        values.text(f"{BUCKET_RULE} (old ones also capitals and underscores, up to 255)", f"(?:{OLD_BUCKET})?"),
         "store",
         "The bucket. It must exist; s3fsx never creates one.",
     )

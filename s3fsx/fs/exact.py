@@ -11,10 +11,11 @@ from typing import Any
 
 import trio
 
-from ..errors import DeadlineExceeded, EndpointDown, NotFound, S3fsxError, Transient
+from ..errors import DeadlineExceeded, EndpointDown, S3fsxError, Transient
 from ..local.cache import MetadataCache
 from ..store.objects import ObjectInfo, Store
 from ..transfer.several import each
+from .gone import present
 from .merge import Merger
 from .tree import Directory, File, Tree
 
@@ -114,9 +115,7 @@ class Exact:
         started, key = trio.current_time(), version.key
         info: ObjectInfo | None = None
         try:
-            info = await self._store.head(key)
-        except NotFound:
-            pass
+            info = await present(self._store, key, known=True)
         except (Transient, DeadlineExceeded, EndpointDown):
             self._rest_until = trio.current_time() + _REST
             return

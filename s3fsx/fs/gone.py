@@ -1,11 +1,28 @@
-"""An upload in the store's list of unfinished ones, and whether it is gone: a 404 alone, which a proxy can say as well,
-is not enough to give up a file."""
+"""Whether an upload, or an object that this mount knows, is gone: a 404 alone, which a proxy can say as well, or a
+store that has lost sight of it, is not enough to give up a file."""
 
 from __future__ import annotations
 
-from ..errors import S3fsxError
+from ..errors import NotFound, S3fsxError, ServerFault
 from ..local.records import UploadRecord
-from ..store.objects import Store, UploadInfo
+from ..store.objects import ObjectInfo, Store, UploadInfo
+
+
+async def still_listed(store: Store, key: str) -> bool:
+    """Raises what the store raises."""
+    page = await store.list_page(key, delimiter="", limit=1)
+    return any(info.key == key for info in page.objects)
+
+
+async def present(store: Store, key: str, *, known: bool) -> ObjectInfo | None:
+    """The object, None where there is none. known: it was there, so that the list has to say that it is gone, too.
+    Raises what the store raises; ServerFault where 404 and the list disagree."""
+    try:
+        return await store.head(key)
+    except NotFound as error:
+        if known and await still_listed(store, key):
+            raise ServerFault(f"{error}, and it is listed") from None
+        return None
 
 
 async def unfinished(store: Store, record: UploadRecord) -> UploadInfo | None:

@@ -18,12 +18,13 @@ from typing import Any
 
 import trio
 
-from ..errors import EndpointDown, FileSystemError, NotFound, S3fsxError
+from ..errors import EndpointDown, FileSystemError, S3fsxError
 from ..layout import Layout
 from ..local.cache import MetadataCache
 from ..store.objects import ObjectInfo, Store
 from .attributes import Attributes, Defaults
 from .exact import Exact
+from .gone import present
 from .merge import Merger, Merging
 from .pages import Pages
 from .tree import Directory, File, Node, Tree
@@ -313,12 +314,12 @@ class Listings:
         """Ask for one name of a directory that is too large to list for it."""
         path = self.child_path(directory, name)
         started = trio.current_time()
-        info: ObjectInfo | None = None
         is_directory = False
         directory.spent += 1
-        try:
-            info = await self.store.head(self.layout.key(path))
-        except NotFound:
+        before = directory.children.get(name)
+        known = isinstance(before, File) and before.version is not None
+        info = await present(self.store, self.layout.key(path), known=known)
+        if info is None:
             directory.spent += _PAGE
             page = await self.store.list_page(self.layout.directory(path), limit=1)
             is_directory = bool(page.objects or page.prefixes)

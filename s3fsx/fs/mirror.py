@@ -17,6 +17,7 @@ from ..errors import Changed, NotFound, S3fsxError
 from ..local.journal import Journal
 from ..local.nodecopy import CopiedUpload, NodeCopy, copied, directory, from_json, to_json
 from ..store.objects import ObjectInfo, Payload, Store
+from .gone import still_listed
 
 log = logging.getLogger("s3fsx.mirror")
 
@@ -37,8 +38,10 @@ async def read_copies(store: Store, prefix: str) -> tuple[list[NodeCopy], list[s
             try:
                 body = await _newest(store, listed)
                 copies.append(from_json(listed.key, prefix, body))
-            except NotFound:
-                continue  # its journal is empty by now
+            except NotFound as e:
+                # Whose copy is missed has uploads that look like nobody's.
+                if await still_listed(store, listed.key):  # else its journal is empty by now
+                    unreadable.append(f"{listed.key}: {e}, and it is listed")
             except ValueError as e:
                 unreadable.append(str(e))
         token = page.next_token

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import threading
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ DEVICE = "/dev/fuse"
 FSTYPE = "fuse.s3fsx"
 COMMAND_LIMIT = 30.0
 ANSWER_LIMIT = 2.0
+_LOOKED_AT = 1000  # directories
 
 
 class Entry(NamedTuple):
@@ -97,6 +99,15 @@ def prepare(path: str) -> str:
     return path
 
 
+def would_hide(path: str) -> str:
+    """A file below a directory that is about to be mounted on, "" where there are only directories, such as those that
+    Proxmox makes there while nothing is mounted."""
+    for directory, _, files in islice(os.walk(path), _LOOKED_AT):
+        if files:
+            return os.path.join(directory, min(files))
+    return ""
+
+
 def is_dead(path: str) -> bool:
     """Whether an s3fsx is mounted there whose daemon has ended: ENOTCONN, "Transport endpoint is not connected". One
     that lives and hangs does not answer the question, which is then given up: it is not dead."""
@@ -146,8 +157,9 @@ def _refuse_mounted(path: str) -> None:
         raise ConfigError(f"{path}: already a mountpoint ({kind}){hint}")
 
 
-def unmount(path: str, *, lazy: bool = False) -> None:
-    """umount(8), or fusermount3 where this user is not root. Raises ConfigError and S3fsxError in one line."""
+def unmount(path: str, *, lazy: bool = False, limit: float = COMMAND_LIMIT) -> None:
+    """umount(8), or fusermount3 where this user is not root. limit: seconds for it, of a daemon that hangs. Raises
+    ConfigError and S3fsxError in one line."""
     path = absolute(path)
     entry = table().get(path)
     if entry is None:
@@ -164,12 +176,12 @@ def unmount(path: str, *, lazy: bool = False) -> None:
     else:
         command = ["fusermount3", "-u", *(["-z"] if lazy else []), path]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_LIMIT, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
     except FileNotFoundError:
         raise S3fsxError(f"{command[0]} is not installed") from None
     except subprocess.TimeoutExpired:
         hint = "" if lazy else f": its daemon may hang; s3fsx umount --lazy {path} takes it out of the tree"
-        raise S3fsxError(f"{path}: {command[0]} did not end within {COMMAND_LIMIT:.0f} s{hint}") from None
+        raise S3fsxError(f"{path}: {command[0]} did not end within {limit:.0f} s{hint}") from None
     if done.returncode != 0:
         said = " ".join((done.stderr or done.stdout).split()) or f"{command[0]} failed with {done.returncode}"
         if "busy" in said.lower():

@@ -59,6 +59,12 @@ METRICS = (
     ),
     Metric("s3fsx_endpoint_outages_total", "counter", "Openings of the breaker.", lambda d: d["endpoint"]["outages"]),
     Metric(
+        "s3fsx_endpoint_refused_seconds",
+        "gauge",
+        "Between the first and the last refusal (403 and the like) since anything succeeded; 0 for a single one.",
+        lambda d: d["endpoint"]["refused_for_s"],
+    ),
+    Metric(
         "s3fsx_endpoint_last_success_timestamp_seconds",
         "gauge",
         "Unix time of the latest answer of the store.",

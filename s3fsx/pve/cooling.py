@@ -44,6 +44,8 @@ def cool(name: str, settings: Settings, wish: Wish, say: Say) -> None:
         _write(rules, there, policy, wish, say)
         if policy.glacier_days:
             _tag(rules, policy, wish, say)
+        if wish.dry:
+            say("dry run: nothing was changed")
     except (NotSupported, Rejected) as error:
         raise S3fsxError(f"the store refuses these lifecycle rules: {launch.describe(error)}") from None
 
@@ -76,6 +78,8 @@ def _write(rules: BucketRules, there: tuple[lifecycle.Rule, ...], policy: Policy
     for line in (*lifecycle.deleting(others, policy.prefix), *lifecycle.freezing(others, policy.prefix, policy.name)):
         say(f"note: {line}")
     ours = policy.rules()
+    if wish.dry:
+        say("the rules would be:")
     if policy.transition_days:
         say(f"{policy.prefix}: {policy.transition_class} after {policy.transition_days} days, read as before")
     if policy.glacier_days:
@@ -102,6 +106,10 @@ def _tag(rules: BucketRules, policy: Policy, wish: Wish, say: Say) -> None:
 
 def _remove(name: str, rules: BucketRules, there: tuple[lifecycle.Rule, ...], wish: Wish, say: Say) -> None:
     ours = [str(rule["ID"]) for rule in there if lifecycle.is_ours(rule, name)]
+    if wish.dry:
+        say(f"rules that would be taken away: {', '.join(ours) or 'none'}; what is cold already would stay cold")
+        say("dry run: nothing was changed")
+        return
     say(f"rules taken away: {', '.join(ours) or 'none'}; what is cold already stays cold")
-    if ours and not wish.dry:
+    if ours:
         rules.write(lifecycle.merged(there, name, ()), there)

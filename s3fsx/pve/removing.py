@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..browse.tables import human
 from ..configuration import config
 from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
@@ -41,7 +42,7 @@ def remove(wish: Wish, places: Places, host: Host, say: Say) -> None:
     section = sections(places).get(places.name)
     if section is not None and section.kind != KIND:
         raise ConfigError(f"{places.name} is a storage of type {section.kind}: pvesm remove {places.name}")
-    settings = _settings(places)
+    settings = _settings(places, wish)
     if settings is None and section is None and not os.path.lexists(places.link) and not os.path.lexists(places.toml):
         raise ConfigError(f"{places.name}: no such storage of s3fsx on this node")
     path = (section.properties.get("path", "").rstrip("/") if section else "") or places.mountpoint
@@ -61,11 +62,18 @@ def remove(wish: Wish, places: Places, host: Host, say: Say) -> None:
     _clear(wish, places, host, settings, path, say)
 
 
-def _settings(places: Places) -> Settings | None:
+def _settings(places: Places, wish: Wish) -> Settings | None:
+    """None where this node has no configuration. Raises ConfigError for one that cannot be used: it says where the
+    journal is, and what is not in the bucket yet needs both it and the keys."""
     try:
         return config.load(places.name, env=daemon_env(places)).settings
-    except (ConfigError, OSError):
-        return None
+    except ConfigError as error:
+        if wish.keep_config or not os.path.exists(places.link):
+            return None
+        raise ConfigError(
+            f"{error}: without its configuration it cannot be seen what is not in the bucket yet, nothing was changed; "
+            "mend it, or leave configuration, keys and journal where they are: --keep-config"
+        ) from None
 
 
 def _other_nodes(places: Places, host: Host) -> list[str]:
@@ -86,8 +94,8 @@ def _refuse_undrained(settings: Settings, path: str) -> None:
     waiting = state.get("unpublished_bytes", 0) if isinstance(state, dict) else 0
     if down and waiting:
         raise S3fsxError(
-            f"{waiting} bytes are not in the bucket yet, and the store does not answer: nothing was changed; try again "
-            "when it does ('s3fsx status' shows it)"
+            f"{human(waiting)} are not in the bucket yet, and the store does not answer: nothing was changed; try "
+            "again when it does ('s3fsx status' shows it)"
         )
 
 

@@ -80,7 +80,7 @@ def set_up(wish: Wish, places: Places, host: Host, say: Say) -> None:
     if wish.dry:
         say("dry run: the store is not asked, nothing is changed")
     else:
-        trio.run(check_store, settings, lambda text: say(text.rstrip("\n")))
+        trio.run(check_store, settings, lambda event: say(str(event)))
         _look_at_rules(wish, settings, places, say)
     with Steps(say, dry=wish.dry) as steps:
         changed = [file for file in files if not file.is_there()]

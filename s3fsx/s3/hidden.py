@@ -1,5 +1,5 @@
 """What is not there, found by a list: keys that may list only below a prefix get 403 from Ceph RGW 16, and not 404; and
-a 404 to a HEAD may be a proxy's."""
+a 404 may be a proxy's, or a store's that has lost sight of an object."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from .params import Params
 
 
 @asynccontextmanager
-async def missing_object(store: Store, key: str) -> AsyncIterator[None]:
+async def missing_object(store: Store, key: str, *, known: bool = False) -> AsyncIterator[None]:
     """Around a request for an object. Raises NotFound instead of AccessDenied when the list does not have it; and
-    NotFound that nothing proves only then."""
+    NotFound that nothing proves only then. known: it was there, so that 404 alone proves nothing."""
     try:
         yield
-    except (AccessDenied, Unproven) as error:
+    except (AccessDenied, NotFound) as error:
+        doubtful = isinstance(error, Unproven) or (known and isinstance(error, NotFound))
+        if isinstance(error, NotFound) and not doubtful:
+            raise
         try:
             page = await store.list_page(key, delimiter="", limit=1)
         except S3fsxError as unanswered:
-            raise (unanswered if isinstance(error, Unproven) else error) from None
+            raise (unanswered if doubtful else error) from None
         if any(info.key == key for info in page.objects):
-            raise (ServerFault(f"{error}, and it is listed") if isinstance(error, Unproven) else error) from None
+            raise (ServerFault(f"{error}, and it is listed") if doubtful else error) from None
         raise NotFound(f"{key}: not in the bucket's list ({error})") from None
 
 

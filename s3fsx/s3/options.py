@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+BUCKET_RULE = "a name of 3 to 63 lower-case letters, digits, dots and dashes, at both ends a letter or digit"
+_NEVER = r"(?!.*\.\.)(?![0-9.]*$)"  # the second: what looks like an IP address
+_BUCKET = rf"{_NEVER}[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9]"
+# Amazon's first region had these until 2018, and what was made then is there; Ceph has a setting that allows them.
+OLD_BUCKET = rf"{_NEVER}[A-Za-z0-9_][A-Za-z0-9._-]{{1,253}}[A-Za-z0-9_]"
+
+
+def is_bucket_name(name: str) -> bool:
+    """Whether every store takes it: BUCKET_RULE."""
+    return re.fullmatch(_BUCKET, name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ class S3Store:
             return calls.body(answer, what, length, check, self.traffic)
 
         work = call("get_object", self._make.range(key, start, length, etag), read)
-        async with missing_object(self, key):
+        async with missing_object(self, key, known=bool(etag)):
             return await self._requests.run(self._lanes.download, "GetObject", what, work)
 
     async def get(self, key: str, *, limit: int) -> bytes:

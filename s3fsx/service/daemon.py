@@ -52,11 +52,11 @@ class Readiness:
             self._descriptor = None
 
 
-def daemonise(child: Callable[[Readiness], int], *, timeout: float) -> int:
+def daemonise(child: Callable[[Readiness], int], *, timeout: float, log: str) -> int:
     """Runs ``child(readiness)`` in a daemon; returns, in the parent, the exit code once it reported.
 
     The parent prints a failure's line on stderr. A daemon that ends without a word, or says nothing for ``timeout``
-    seconds, is a failure, too; a silent one is killed.
+    seconds, is a failure, too; a silent one is killed. log: where its log is, for a person.
     """
     read_end, write_end = os.pipe()
     sys.stdout.flush()
@@ -67,7 +67,7 @@ def daemonise(child: Callable[[Readiness], int], *, timeout: float) -> int:
         _become_daemon(child, write_end)
     os.close(write_end)
     os.waitpid(first, 0)
-    code, message = _await_report(read_end, timeout)
+    code, message = _await_report(read_end, timeout, log)
     if code != EXIT_OK:
         sys.stderr.write(f"s3fsx: {message or f'no answer from the daemon within {timeout:.0f} s'}\n")
     return code
@@ -88,7 +88,7 @@ def _become_daemon(child: Callable[[Readiness], int], write_end: int) -> NoRetur
         os._exit(code)
 
 
-def _await_report(read_end: int, timeout: float) -> tuple[int, str | None]:
+def _await_report(read_end: int, timeout: float, log: str) -> tuple[int, str | None]:
     """(exit code, message) of the daemon; message None: silence, and the daemon has been killed."""
     deadline = time.monotonic() + timeout
     received = b""
@@ -109,7 +109,7 @@ def _await_report(read_end: int, timeout: float) -> tuple[int, str | None]:
     _, _, report = received.decode(errors="replace").partition("\n")
     code, _, message = report.partition(" ")
     if not code.isdigit():
-        return EXIT_TROUBLE, "the daemon ended without a word; see the log"
+        return EXIT_TROUBLE, f"the daemon ended without a word; its log: {log}"
     return int(code), message
 
 

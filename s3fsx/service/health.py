@@ -37,7 +37,8 @@ def cautions(document: Mapping[str, Any]) -> Iterator[str]:
     if blocks.get("failed"):
         yield f"the block cache is off until the next mount: {blocks.get('off')}"
     if reads.get("fatal"):
-        yield f"{reads['fatal']} reads came damaged from the store, each time they were repeated: see the log"
+        where = document.get("log", "the log")
+        yield f"{reads['fatal']} reads came damaged from the store, each time they were repeated; which: see {where}"
     if reads.get("healed"):
         yield f"{reads['healed']} reads came damaged from the store, and whole when repeated"
     for note in document.get("notes", ()):

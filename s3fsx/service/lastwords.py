@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..browse.tables import human
+
 log = logging.getLogger("s3fsx.lastwords")
 
 _SUFFIX = ".left"
@@ -59,12 +61,12 @@ def describe(left: Sequence[LeftFile], why: str, state_dir: str) -> list[str]:
 
 def _sum(files: Sequence[LeftFile]) -> str:
     size = sum(file.size for file in files)
-    return f"{len(files)} file{'s' * (len(files) > 1)} ({size} bytes) {'were' if len(files) > 1 else 'was'}"
+    return f"{len(files)} file{'s' * (len(files) > 1)} ({human(size)}) {'were' if len(files) > 1 else 'was'}"
 
 
 def _names(files: Sequence[LeftFile]) -> str:
     more = f" and {len(files) - _NAMED} more" if len(files) > _NAMED else ""
-    return ", ".join(f"{file.path} ({file.size} bytes)" for file in files[:_NAMED]) + more
+    return ", ".join(f"{file.path} ({human(file.size)})" for file in files[:_NAMED]) + more
 
 
 def write(

@@ -18,6 +18,7 @@ from .. import safepath
 from ..configuration.settings import Settings
 from ..errors import BucketMissing, ConfigError, DeadlineExceeded, EndpointDown, S3fsxError, StoreError
 from ..s3.errors import may_want_tls
+from ..s3.options import BUCKET_RULE, is_bucket_name
 from . import daemon, log
 from .daemon import EXIT_INPUT, EXIT_OK, EXIT_TROUBLE, Readiness
 
@@ -70,7 +71,7 @@ def background(run: Callable[[], Run], settings: Settings, mountpoint: str, *, d
             readiness.failed(describe(error))
             raise
 
-    return daemon.daemonise(child, timeout=start_limit(settings))
+    return daemon.daemonise(child, timeout=start_limit(settings), log=log.place(settings.log_file, daemon=True))
 
 
 def _told_systemd() -> None:
@@ -181,6 +182,8 @@ def explain(error: S3fsxError, settings: Settings) -> str:
     while cause is not None:
         if isinstance(cause, BucketMissing):
             where = settings.endpoint or f"Amazon S3 {settings.region}"
+            if not is_bucket_name(settings.bucket):
+                return f"bucket '{settings.bucket}' does not exist at {where}, which may want {BUCKET_RULE}"
             return f"bucket '{settings.bucket}' does not exist at {where}: create it, or check bucket and endpoint"
         cause = cause.__cause__
     if settings.bucket and urlsplit(settings.endpoint).path.strip("/") == settings.bucket:

@@ -27,6 +27,7 @@ from ..metrics.histogram import Histogram
 from ..s3.store import S3Store
 from ..store.verified import VerifiedStore
 from ..transfer.memory import Budget
+from . import log
 from .state import source, url
 
 MOST_FILES = 100  # named in a document: 4 KiB each at most, and a document has 1 MiB
@@ -55,6 +56,8 @@ class Snapshot:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started = time.time()
+        daemon = os.path.realpath("/proc/self/fd/1") == os.devnull  # as daemonise has made it
+        self._log = log.place(parts.settings.log_file, daemon=daemon)
 
     def __call__(self) -> dict[str, object]:
         p, now = self._parts, time.time()
@@ -66,6 +69,7 @@ class Snapshot:
             "source": source(p.settings),
             "time": now,
             "started": self._started,
+            "log": self._log,
             "uptime_s": round(now - self._started),
             "endpoint": self._endpoint(now),
             "verified_by": capabilities.integrity,
@@ -119,6 +123,7 @@ class Snapshot:
             "sent": traffic.sent,
             "received": traffic.received,
             "cost": prices.cost(outcomes, traffic.sent, traffic.received, self._parts.settings.prices),
+            "currency": "" if self._parts.settings.prices else "USD",  # of Amazon's list
         }
 
     def _files(self, now: float) -> dict[str, object]:

@@ -19,7 +19,6 @@ Line = tuple[str, str]  # tone: "head", "bad", "warn" or "", and text
 _BAR = 20
 _BUSIEST = 4
 _COLOURS = {"head": "1", "bad": "1;31", "warn": "33"}
-_CURRENCY = "by the price table"
 
 
 def size(count: float) -> str:
@@ -130,15 +129,17 @@ def _traffic(document: Document, rates: _Rates) -> Iterator[_Row]:
         text += " (" + ", ".join(f"{name} {n}" for name, n in sorted(endpoint["errors"].items())) + ")"
     rate = rates.since(count, sum(rates._before["endpoint"]["requests"].values()) if rates._before else None)
     yield "", "requests", text if rate is None else f"{text}; {rate:.1f}/s"
+    busiest = sorted(document.get("latency", {}).get("s3", {}).items(), key=lambda item: -item[1]["count"])
+    for operation, histogram in busiest[:_BUSIEST]:
+        yield "", "", f"{operation:<24} {histogram['count']:>8}  {_quantiles(histogram)}"
     if "sent" in endpoint:
         for label, field in (("sent", "sent"), ("received", "received")):
             rate = rates.of(endpoint[field], "endpoint", field)
             yield "", label, size(endpoint[field]) + ("" if rate is None else f", {size(rate)}/s")
     if "cost" in endpoint:
-        yield "", "cost", f"{sum(endpoint['cost'].values()):.4f} since the mount, {_CURRENCY}, without storage"
-    busiest = sorted(document.get("latency", {}).get("s3", {}).items(), key=lambda item: -item[1]["count"])
-    for operation, histogram in busiest[:_BUSIEST]:
-        yield "", "", f"{operation:<24} {histogram['count']:>8}  {_quantiles(histogram)}"
+        currency = endpoint.get("currency")
+        table = f" {currency} by Amazon's price list" if currency else " by the setting prices"
+        yield "", "cost", f"{sum(endpoint['cost'].values()):.4f}{table}, since the mount, without storage"
 
 
 def _quantiles(histogram: Mapping[str, Any]) -> str:
@@ -202,7 +203,7 @@ def _resources(document: Document) -> Iterator[_Row]:
 
 def _hits(counters: Mapping[str, int]) -> str:
     asked = counters["hits"] + counters["misses"]
-    return f"{counters['hits'] / asked:.0%} of {asked} found" if asked else "not asked yet"
+    return f"{counters['hits'] / asked:.0%} of {asked} found" if asked else "nothing looked up so far"
 
 
 def _errors(document: Document) -> Iterator[_Row]:

@@ -32,8 +32,23 @@ class Finding:
         return f"{self.capability:20} {self.value}{': ' if self.consequence else ''}{self.consequence}"
 
 
-def findings(found: Capabilities, *, clock_skew: float | None = None) -> tuple[Finding, ...]:
-    """clock_skew: seconds the store's clock is ahead of ours; None where no answer told."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An answer to what no mount needs to know. value: "yes", "no", ...; "" where it is not known, and ``why``."""
+
+    value: str
+    why: str = ""
+
+
+def findings(
+    found: Capabilities,
+    *,
+    clock_skew: float | None = None,
+    versions: Asked | None = None,
+    tags: Asked | None = None,
+) -> tuple[Finding, ...]:
+    """clock_skew: seconds the store's clock is ahead of ours; None where no answer told. versions, tags: None where
+    nobody asked."""
     return (
         Finding("integrity", _INTEGRITY.get(found.integrity, found.integrity)),
         _etags(found.md5_etags),
@@ -53,6 +68,8 @@ def findings(found: Capabilities, *, clock_skew: float | None = None) -> tuple[F
             "appending to a large file, and renaming one of over 5 GiB to a name that was not predicted, fail",
         ),
         _has("object lock", found.object_lock, "whoever has the keys can delete a backup that Proxmox protects"),
+        *_versions(versions),
+        *_tags(tags),
         *_clock(clock_skew),
         *(Finding("note", note, weaker=True) for note in found.notes),
     )
@@ -76,6 +93,20 @@ def _etags(md5: bool | None) -> Finding:
         return Finding("ETags are MD5s", "not tried")
     consequence = "" if md5 else "small objects that other tools wrote are read unverified"
     return Finding("ETags are MD5s", "yes" if md5 else "no", consequence)
+
+
+def _versions(asked: Asked | None) -> tuple[Finding, ...]:
+    if asked is None:
+        return ()
+    kept = "what is deleted or replaced stays as an old version, and costs, until the bucket's lifecycle ends it"
+    return (Finding("versions", asked.value or "not known", asked.why or (kept if asked.value == "yes" else "")),)
+
+
+def _tags(asked: Asked | None) -> tuple[Finding, ...]:
+    if asked is None:
+        return ()
+    without = "s3fsx pve lifecycle --glacier-days, which needs them, cannot be used"
+    return (Finding("tags", asked.value or "not known", asked.why or (without if asked.value == "no" else "")),)
 
 
 def _clock(skew: float | None) -> tuple[Finding, ...]:

@@ -12,7 +12,6 @@ import pytest
 
 from s3fsx import cli
 from s3fsx.browse import place
-from s3fsx.commands import buckets
 from s3fsx.service import log
 from tests.mount.harness import environment
 from tests.s3server import S3Server
@@ -64,7 +63,8 @@ def s3fsx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capture
     monkeypatch.setenv("S3FSX_CONFIG_DIR", str(tmp_path / "etc"))
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
-    monkeypatch.setattr(buckets, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
+    for module in cli.COMMANDS:
+        monkeypatch.setattr(module, "keep_private", lambda: None, raising=False)  # cannot be undone, and pytest goes on
     monkeypatch.setattr(place, "tame_malloc", lambda: None)
     monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # the handlers are pytest's
     yield Command(capfd, monkeypatch)

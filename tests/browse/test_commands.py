@@ -155,7 +155,8 @@ def test_get(bucket: Bucket, s3fsx: Command, tmp_path: Path, monkeypatch: pytest
     bucket.view.put("template/iso/x.iso", b"iso")
     s3fsx("get", f"{bucket.source}:template/iso/x.iso", str(target / "y"))
     assert (target / "y").read_bytes() == b"iso"
-    assert s3fsx("get", f"{bucket.source}:template/iso/x.iso", "-").out == "iso"
+    piped = s3fsx("get", f"{bucket.source}:template/iso/x.iso", "-")
+    assert (piped.out, piped.err.startswith("x.iso: 3 B in ")) == ("iso", True)
     assert "NOT verified" in s3fsx("get", f"{bucket.source}:mine.tar", str(target)).err
     assert (target / "mine.tar").read_bytes() == OTHER
     assert "not in the bucket" in s3fsx.fails("get", f"{bucket.source}:template/iso/z.iso", str(target))
@@ -174,6 +175,10 @@ def test_verify(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     again = s3fsx("verify", bucket.source, "--all", "--since", "1d").out.splitlines()
     assert [line.split()[0] for line in again[:-1]] == ["unknown"]
     assert again[-1].startswith("1 backup, ")
+    assert again[-1].endswith("; 3 backups left out, found right within --since")
+    assert s3fsx("verify", "-s", bucket.source, "--since", "1d", VM).out == (
+        "1 backup left out, found right within --since\n"
+    )
 
     wrong = bytearray(LARGE)
     wrong[len(wrong) // 2] ^= 1
@@ -324,10 +329,12 @@ def test_bad_input(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
         (("verify", "--all", "a", "b"), "beside it only SOURCE"),
         (("ls", f"{bucket.source}:../.."), "no .. in PATH"),
         (("verify", "--all", f"{bucket.source}:dump"), "leave dump out, or --all"),
+        (("ls", "s3://-x"), "bucket = '-x': use a name of 3 to 63 lower-case letters"),
     ]:
         assert why in s3fsx.fails(*arguments)
     assert "no backups of guest 999 in " in s3fsx("backups", bucket.source, "--vmid", "999").err
     assert s3fsx("backups", bucket.source, "--vmid", "999").out == ""
     assert "no backup that could be restored" in s3fsx.fails("drill", bucket.source, "--vmid", "999", code=1)
     assert "no-such-bucket-here" in s3fsx.fails("backups", "s3://no-such-bucket-here", code=1)
+    assert "lower-case letters" in s3fsx.fails("backups", "s3://No_Such_Bucket", code=1)
     assert s3fsx("thaw", "-s", bucket.source, "100").out == f"{VM}  STANDARD: can be read\n"

@@ -129,6 +129,13 @@ async def test_a_program_that_hangs_is_killed(as_zstd: Callable[[str], None], mo
         await run("zst", DATA)
 
 
+async def test_a_program_that_is_killed_says_nothing_of_the_archive(as_zstd: Callable[[str], None]) -> None:
+    as_zstd("kill -9 $$")
+    with pytest.raises(S3fsxError, match="zstd was killed by signal 9") as raised:
+        await run("zst", DATA)
+    assert not isinstance(raised.value, ArchiveDamaged)
+
+
 async def test_a_store_that_is_slow_is_no_program_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = compressed(b"slow", "zst"), bytearray()
     monkeypatch.setattr(filters, "STALLED", 0.3)

@@ -13,7 +13,7 @@ from trio.testing import MockClock
 
 from s3fsx.browse import checked, prune, verify
 from s3fsx.browse.catalog import backups, first_notes, knowledge
-from s3fsx.browse.drill import candidates, pick
+from s3fsx.browse.drill import candidates, drill, pick
 from s3fsx.browse.fetch import Fetch
 from s3fsx.browse.keep import Keep
 from s3fsx.browse.notes import append, appended
@@ -21,7 +21,16 @@ from s3fsx.browse.partial import Partial
 from s3fsx.browse.place import Place
 from s3fsx.browse.stream import Streams
 from s3fsx.configuration.settings import Settings
-from s3fsx.errors import Changed, EndpointDown, FileSystemError, S3fsxError
+from s3fsx.errors import (
+    Changed,
+    ConnectionFailed,
+    DeadlineExceeded,
+    EndpointDown,
+    FileSystemError,
+    S3fsxError,
+    ServerFault,
+    Throttled,
+)
 from s3fsx.layout import Layout
 from s3fsx.s3.store import S3Store
 from s3fsx.store.checksum import grain_crcs
@@ -229,6 +238,44 @@ async def test_a_backup_that_goes_meanwhile(store: FakeStore, nursery: trio.Nurs
     store.remove(KEY)
     found = await verify.Verifier(where, note=True, progress=lambda _: None).verify(backup)
     assert (found.result, found.why[:20]) == (verify.FAILED, "replaced or deleted ")
+
+
+OUTAGES = (
+    EndpointDown("the endpoint is down"),
+    DeadlineExceeded("GET: not done within 60 s"),
+    Throttled("GET: 503 SlowDown"),
+    ServerFault("GET: 500"),
+    ConnectionFailed("GET: answer cut short"),
+)
+
+
+@pytest.mark.expect_log("going on as soon as there is an answer")
+@pytest.mark.parametrize("error", OUTAGES, ids=lambda error: type(error).__name__)
+async def test_an_outage_says_nothing_of_a_backup(
+    store: FakeStore, nursery: trio.Nursery, autojump_clock: MockClock, error: S3fsxError
+) -> None:
+    """Neither to verify nor to drill, and what was known of it before stays."""
+    where = place(store, nursery)
+    with_sums(store, where, DATA)
+    await verdict(where)
+    store.poke(KEY.removesuffix(".zst"), DATA)  # no program reads it, whose time would not be the clock's
+    before = store.keys()
+    plain, backup = sorted(await backups(where.store, where.layout), key=lambda b: b.info.key)
+    store.fail_next("get_range", error, times=100_000)
+    verifier = verify.Verifier(where, note=True, progress=lambda _: None)
+    if isinstance(error, EndpointDown):
+        with pytest.raises(EndpointDown):
+            await verifier.verify(backup)
+    else:
+        found = await verifier.verify(backup)
+        assert (found.result, found.answered, found.good) == (verify.UNKNOWN, False, False)
+        assert str(error) in found.why
+    with pytest.raises(type(error)):
+        await drill(where, plain, deadline=7200.0, progress=lambda _: None)
+    assert store.keys() == before
+    check = (await checked.read_checks(store, "pve/")).of(backup.info)
+    assert check is not None
+    assert check.good
 
 
 @pytest.mark.expect_log("that it was checked cannot be noted")

@@ -32,16 +32,32 @@ def test_success_and_then_failure(tmp_path: Path) -> None:
     assert (first["success"], first["read_bytes"], first["restored_bytes"]) == ("1", "9", "70")
     assert first["last_success_timestamp_seconds"] == first["last_run_timestamp_seconds"]
     assert path.stat().st_mode & 0o777 == 0o644
-    for failed in (result(good=False), None):
-        textfile.write(str(path), "s3-backup", failed)
-        then = values(path)
-        assert then["success"] == "0"
-        assert then["last_success_timestamp_seconds"] == first["last_success_timestamp_seconds"]
+    textfile.write(str(path), "s3-backup", result(good=False))
+    then = values(path)
+    assert then["success"] == "0"
+    assert then["last_success_timestamp_seconds"] == first["last_success_timestamp_seconds"]
     assert os.listdir(tmp_path) == [path.name]
 
 
+@pytest.mark.parametrize("good", [True, False])
+def test_a_drill_that_could_not_be_done_says_nothing_of_any_backup(tmp_path: Path, good: bool) -> None:
+    """An outage neither makes a good backup a bad one nor ends the alert of a bad one."""
+    path = tmp_path / "s3fsx_drill.prom"
+    textfile.write(str(path), "s3-backup", None)
+    assert values(path) == {"done": "0"}
+    textfile.write(str(path), "s3-backup", result(good=good))
+    first = values(path)
+    assert first["done"] == "1"
+    for _ in range(2):
+        textfile.write(str(path), "s3-backup", None)
+        assert values(path) == first | {"done": "0"}
+        assert path.read_text().count("# TYPE ") == len(first)
+    textfile.write(str(path), "s3-backup", result(good=good))
+    assert values(path)["done"] == "1"
+
+
 def test_labels_are_escaped_and_each_metric_has_its_type() -> None:
-    text = textfile.render('a"b\\c\nd', result(good=True), 1.5, 0.0)
+    text = textfile.render('a"b\\c\nd', result(good=True), 1.5, "")
     assert 's3fsx_drill_success{source="a\\"b\\\\c\\nd"} 1\n' in text
     for line in text.splitlines():
         if not line.startswith("#"):
@@ -50,6 +66,9 @@ def test_labels_are_escaped_and_each_metric_has_its_type() -> None:
 
 def test_what_was_there_is_no_file_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "x.prom"
+    path.write_bytes(b"\xff\x00 s3fsx_drill_last_success_timestamp_seconds{} x")
+    textfile.write(str(path), "s", None)
+    assert values(path) == {"done": "0"}
     path.write_bytes(b"\xff\x00 s3fsx_drill_last_success_timestamp_seconds{} x")
     textfile.write(str(path), "s", result(good=False))
     assert values(path)["last_success_timestamp_seconds"] == "0"

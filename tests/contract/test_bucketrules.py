@@ -64,6 +64,11 @@ def test_rules_beside_those_of_others(bucket_on: S3Server, settings: Settings) -
     assert said[0] == "2 rules of others stay as they are"
 
     cool("backup", settings, Wish(glacier_days=400, dry=True), said.append)
+    assert "the rules would be:" in said
+    assert said[-1] == "dry run: nothing was changed"
+    cool("backup", settings, Wish(remove=True, dry=True), said.append)
+    assert said[-2].startswith("rules that would be taken away: s3fsx-backup-")
+    assert said[-1] == "dry run: nothing was changed"
     assert rules(bucket_on, settings.bucket) == after
     cool("backup", settings, Wish(transition_days=60), said.append)
     assert set(rules(bucket_on, settings.bucket)) == {"tidy", "tagged", "s3fsx-backup-ia"}

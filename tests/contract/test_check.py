@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from functools import partial
+from typing import Any
 
 import pytest
 
+from s3fsx import cli
+from s3fsx.commands import checking
 from s3fsx.errors import S3fsxError
-from s3fsx.s3.check import check
+from s3fsx.s3 import questions
+from s3fsx.s3.check import ask_store, check
 from s3fsx.s3.probe import probe
 from s3fsx.s3.store import S3Store
+from s3fsx.service import log
 from s3fsx.store.endpoint import Endpoint
+from s3fsx.store.findings import Asked
 from s3fsx.store.objects import Payload
-from tests.exchange import Head
-from tests.faultkinds import Edited, Refuse, Without
+from tests.exchange import Exchange, Head
+from tests.faultkinds import Edited, Fault, Nothing, Refuse, Without
 from tests.faultproxy import FaultProxy, Rule
+from tests.s3server import S3Server
 
 from .conftest import Place, options
 
@@ -35,7 +43,8 @@ async def checked(place: Place, endpoint: str) -> str:
                 store,
                 "p/",
                 probe=partial(probe, store, "p/"),
-                write=out.append,
+                tell=lambda event: out.append(f"{event}\n"),
+                ask=partial(ask_store, store),
                 clock_skew=lambda: store.traffic.clock_skew,
             )
         except S3fsxError as error:
@@ -52,6 +61,72 @@ async def test_a_whole_store_passes_and_keeps_nothing(place: Place) -> None:
     assert "pages of a list" in said
     assert "unequal parts" in said
     assert "the store's clock" in said
+    assert "\nversions             no\n" in said
+    assert "\ntags                 yes\n" in said
+
+
+@pytest.mark.parametrize("place", [pytest.param("rgw", marks=pytest.mark.rgw)], indirect=True)
+def test_as_json(place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("S3FSX_CONFIG_DIR", "/absent")
+    monkeypatch.setenv("S3FSX_ACCESS_KEY", place.server.access_key)
+    monkeypatch.setenv("S3FSX_SECRET_KEY", place.server.secret_key)
+    monkeypatch.setattr(checking, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
+    monkeypatch.setattr(log, "setup", lambda *_, **__: None)  # the handlers are pytest's
+    where = f"endpoint={place.server.endpoint},region={place.server.region}"
+    assert cli.main(["check", f"s3://{place.bucket}/p", "-o", where, "--json"]) == 0
+    said: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (said["source"], said["ok"], said["error"]) == (f"s3://{place.bucket}/p/", True, None)
+    assert [step["name"] for step in said["steps"]][:2] == ["connect and list", "clean up"]
+    assert {finding["capability"]: finding["value"] for finding in said["findings"]}["tags"] == "yes"
+    assert cli.main(["check", "s3://no-such-bucket/p", "-o", where, "--json"]) == 1
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    assert (said["ok"], said["steps"], said["findings"]) == (False, [], [])
+    assert said["error"] in err
+    assert len(err.splitlines()) == 1
+
+
+async def test_a_bucket_with_versions(moto: S3Server) -> None:
+    bucket = moto.make_bucket("versions")
+    moto.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    async with S3Store(options(moto, bucket), Endpoint()) as store:
+        assert await questions.versions(store) == Asked("yes")
+        moto.client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
+        assert await questions.versions(store) == Asked("suspended")
+
+
+@dataclass(frozen=True)
+class OfQuestions:
+    """A fault of requests about versions and tags only."""
+
+    fault: Fault
+
+    def run(self, exchange: Exchange) -> None:
+        asked = re.search(r"\?(versioning|tagging)\b", exchange.request.head.start)
+        (self.fault if asked else Nothing()).run(exchange)
+
+
+@pytest.mark.parametrize("place", ["moto"], indirect=True)
+@pytest.mark.parametrize(
+    ("answer", "versions", "tags"),
+    [
+        (
+            Refuse(403, "AccessDenied"),
+            "not known: these keys may not ask (s3:GetBucketVersioning)",
+            "not known: these keys may not ask (s3:PutObjectTagging, s3:GetObjectTagging)",
+        ),
+        (Refuse(501, "NotImplemented"), "no", "no: s3fsx pve lifecycle --glacier-days"),
+    ],
+)
+async def test_versions_and_tags_that_cannot_be_asked_for(
+    place: Place, answer: Refuse, versions: str, tags: str
+) -> None:
+    """Keys with the rights of a mount may ask neither: that is no failure, and nothing weaker."""
+    with FaultProxy(place.server.endpoint) as proxy, proxy.fault(Rule(OfQuestions(answer))):
+        said = await checked(place, proxy.endpoint)
+    assert "REFUSED" not in said
+    assert f"\nversions             {versions}" in said
+    assert f"\ntags                 {tags}" in said
 
 
 @pytest.mark.parametrize(

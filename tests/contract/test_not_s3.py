@@ -198,3 +198,17 @@ async def test_what_else_is_said_to_the_question_is_no_answer(place: Place) -> N
         async with place.store() as store:
             with pytest.raises(kind):
                 await store.has_object_lock()
+
+
+NO_SUCH_KEY = "<Error><Code>NoSuchKey</Code></Error>"
+
+
+@pytest.mark.parametrize(("there", "error"), [(["k"], ServerFault), (["k.notes"], NotFound), ([], NotFound)])
+async def test_a_version_that_is_read_is_gone_when_the_list_says_so_too(
+    place: Place, there: list[str], error: type[Exception]
+) -> None:
+    """In S3's own words: of an object that was there a moment ago they are not enough."""
+    place.says(answer(NO_SUCH_KEY, 404, x_amz_request_id=SIGN), answer(listing(*map(contents, there))))
+    async with place.store() as store:
+        with pytest.raises(error, match="and it is listed" if error is ServerFault else "not in the bucket's list"):
+            await store.get_range("k", 0, 4, etag=ETAG)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 import trio
 
-from s3fsx.errors import FileSystemError, ServerFault
+from s3fsx.errors import FileSystemError, NotFound, ServerFault
 from s3fsx.fs.attributes import Attributes, to_metadata
 from s3fsx.fs.tree import File
 from tests.domain.harness import ATTRS, DEFAULTS, SMALL_COPY, SMALL_PART, Domain, pattern
@@ -160,6 +160,16 @@ async def test_a_chmod_elsewhere_is_seen_although_the_etag_stays(small: Domain) 
     await trio.sleep(6)
     assert await small.file("snippets/a") is file
     assert file.attrs.mode == 0o600
+
+
+async def test_a_404_of_what_is_still_listed_takes_no_name_away(small: Domain) -> None:
+    small.store.poke(small.key("snippets/a"), b"x", to_metadata(HOOK))
+    small.store.fail_next("head", NotFound("404 NoSuchKey"))
+    file = await small.file("snippets/a")
+    assert file.attrs.mode == DEFAULTS.file_mode
+    await trio.sleep(15)
+    assert await small.file("snippets/a") is file
+    assert file.attrs == HOOK
 
 
 async def test_what_a_listing_has_left_to_be_guessed_is_never_stored(small: Domain) -> None:

@@ -8,7 +8,7 @@ import os
 import pytest
 import trio
 
-from s3fsx.errors import AccessDenied, EndpointDown, FileSystemError, ServerFault
+from s3fsx.errors import AccessDenied, EndpointDown, FileSystemError, NotFound, ServerFault
 from s3fsx.fs.tree import Directory, File
 from s3fsx.s3.lanes import METADATA_THREADS
 from s3fsx.store.objects import ObjectInfo
@@ -123,6 +123,22 @@ async def test_a_few_names_are_no_reason_to_list(mount: Domain) -> None:
     for name in names[:19]:
         await mount.lookup(f"dump/{name}")
     assert mount.calls() == {"list_page": 1, "head": 19}
+
+
+async def test_a_404_of_a_name_that_is_still_listed_is_no_deletion(mount: Domain) -> None:
+    """Whoever then appended to it would begin a new file, and replace what is there."""
+    names = fill(mount, 5000)
+    path = f"dump/{names[1]}"
+    before = await mount.lookup(path)
+    assert isinstance(before, File)
+    await trio.sleep(6)
+    mount.store.fail_next("head", NotFound("404 NoSuchKey"))
+    with pytest.raises(ServerFault, match="and it is listed"):
+        await mount.lookup(path)
+    assert await mount.lookup(path) is before
+    await trio.sleep(6)
+    mount.store.remove(mount.key(path))
+    assert await mount.lookup(path) is None
 
 
 async def test_a_directory_of_unknown_size_is_not_listed_to_its_end_for_a_few_names(make: Make) -> None:

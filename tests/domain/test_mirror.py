@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
 
-from s3fsx.errors import EndpointDown
-from s3fsx.fs.mirror import Mirror
+from s3fsx.errors import EndpointDown, NotFound
+from s3fsx.fs.mirror import Mirror, read_copies
 from s3fsx.local.nodecopy import NodeCopy, directory, from_json
+from s3fsx.store.objects import ListPage
 from tests.domain.harness import SMALL_PART, Domain, pattern
 
 DAT = "dump/vzdump-qemu-100-2026_11_20-13_15_26.vma.dat"
@@ -90,6 +92,27 @@ async def test_what_is_left_at_the_unmount_is_in_the_copy_and_the_next_mount_rem
     nursery.start_soon(after.mirror.run)
     await trio.sleep(3)
     assert copies(after) == []
+
+
+@pytest.mark.parametrize("really", [True, False])
+async def test_a_copy_that_is_gone_while_they_are_read(watched: Domain, really: bool) -> None:
+    """Finished meanwhile, or a 404 that is not true: the node's uploads would look like nobody's, to be aborted."""
+    await watched.write(DAT, DATA)
+    await watched.mirror.finish()
+    (key,) = [key for key in watched.bucket() if key.startswith(directory("pve/"))]
+    watched.store.fail_next("get_range", NotFound("404 NoSuchKey"))
+    if really:
+        page = watched.store.list_page
+
+        async def list_page(prefix: str, **options: Any) -> ListPage:
+            found = await page(prefix, **options)
+            watched.store.objects.pop(key, None)
+            return found
+
+        watched.store.list_page = list_page  # type: ignore[method-assign]
+    found, unreadable = await read_copies(watched.store, "pve/")
+    assert found == []
+    assert unreadable == ([] if really else [f"{key}: 404 NoSuchKey, and it is listed"])
 
 
 async def test_a_failure_is_said_once_delays_nothing_and_is_made_good(

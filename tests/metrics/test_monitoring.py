@@ -12,7 +12,12 @@ from tests.metrics.promtool import run
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "contrib/monitoring"
 MANUAL = ROOT / "docs/MONITORING.md"
-DRILL = {"s3fsx_drill_success", "s3fsx_drill_last_run_timestamp_seconds", "s3fsx_drill_duration_seconds"}
+DRILL = {
+    "s3fsx_drill_success",
+    "s3fsx_drill_done",
+    "s3fsx_drill_last_run_timestamp_seconds",
+    "s3fsx_drill_duration_seconds",
+}
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 

@@ -68,9 +68,9 @@ def test_s3fsx_umount_in_an_outage_says_what_is_left(make_mount: MakeMount, rgw:
         done = s3fsx(mount, "umount")
         assert done.returncode == 1
         assert re.search(
-            rf"^s3fsx: {mount.path}: unmounted; S3 is down: 2 files \({2 * len(BACKUP)} bytes\) were closed but not "
+            rf"^s3fsx: {mount.path}: unmounted; S3 is down: 2 files \(40\.0 MiB\) were closed but not "
             rf"yet under a name in the bucket, and kept: .* the journal in {mount.options['state_dir']} knows it, and "
-            rf"the next mount has the files again: dump/{one.name} \({len(BACKUP)} bytes\), dump/{two.name}",
+            rf"the next mount has the files again: dump/{one.name} \(20\.0 MiB\), dump/{two.name}",
             done.stderr,
         )
         assert "S3 is down: 2 files" in mount.log()
@@ -88,7 +88,7 @@ def test_plain_umount_in_an_outage(make_mount: MakeMount, rgw: S3Server) -> None
     path = backup(mount, 3)
     with stopped(rgw):
         mount.umount()
-        assert f"dump/{path.name} ({len(BACKUP)} bytes)" in mount.log()
+        assert f"dump/{path.name} (20.0 MiB)" in mount.log()
     mount.start()
     intact(mount, path)
 
@@ -135,8 +135,8 @@ def test_s3fsx_umount_names_what_was_never_renamed(mount: Mount) -> None:
     done = s3fsx(mount, "umount")
     assert done.returncode == 0
     assert re.fullmatch(
-        rf"s3fsx: {mount.path}: unmounted; 1 file \({len(BACKUP)} bytes\) was never renamed, and published under the "
-        rf"temporary name, .*: dump/{path.name} \({len(BACKUP)} bytes\)\n",
+        rf"s3fsx: {mount.path}: unmounted; 1 file \(20\.0 MiB\) was never renamed, and published under the "
+        rf"temporary name, .*: dump/{path.name} \(20\.0 MiB\)\n",
         done.stderr,
     )
     gone(mount)

@@ -67,6 +67,7 @@ def test_what_is_scraped_is_what_happened(make_mount: MakeMount, tmp_path: Path)
         assert value(during, "s3fsx_writers") == 1
         # Here and not by the command: its child's copy of the descriptor would publish the file when it is closed.
         document = read_status(socket_path(str(mount.options["runtime_dir"]), str(mount.path)))
+        assert document["log"] == str(mount.log_file)
         shown = [text for _, text in statusview.lines(str(mount.path), document)]
         assert [text for text in shown if "dump/big: 20.0 MiB" in text] != [], shown
     assert (mount.path / "dump/big").read_bytes() == data

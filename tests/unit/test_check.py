@@ -23,7 +23,12 @@ async def test_every_step_is_told_and_nothing_is_left() -> None:
     store = FakeStore()
     store.poke("p/dump/x", b"x")
     out: list[str] = []
-    await check(store, "p/", probe=probing(Capabilities(integrity="sha256", notes=("odd",))), write=out.append)
+    await check(
+        store,
+        "p/",
+        probe=probing(Capabilities(integrity="sha256", notes=("odd",))),
+        tell=lambda event: out.append(f"{event}\n"),
+    )
     text = "".join(out)
     for step in ("connect and list", "probe", "write 64 KiB", "rename", "stat", "read", "delete"):
         assert any(line.strip().startswith(step) and line.endswith(" ms\n") for line in out), step
@@ -36,7 +41,7 @@ async def test_every_step_is_told_and_nothing_is_left() -> None:
 async def test_read_only_writes_nothing() -> None:
     store = FakeStore()
     out: list[str] = []
-    await check(store, "p/", probe=probing(), write=out.append, read_only=True)
+    await check(store, "p/", probe=probing(), tell=lambda event: out.append(f"{event}\n"), read_only=True)
     assert "nothing written" in out[-1]
     assert store.count("put") == 0
 
@@ -55,7 +60,7 @@ async def test_a_failure_names_its_step_and_leaves_nothing(op: str, step: str) -
     store = FakeStore()
     store.fail_next(op, AccessDenied("no"))
     with pytest.raises(S3fsxError, match=f"^{step}: no$"):
-        await check(store, "p/", probe=probing(), write=lambda _: None)
+        await check(store, "p/", probe=probing(), tell=lambda _: None)
     assert store.keys() == []
 
 
@@ -64,7 +69,7 @@ async def test_objects_that_cannot_be_removed_do_not_hide_the_reason() -> None:
     store.fail_next("get_range", DeadlineExceeded("slow"))
     store.fail_next("delete", AccessDenied("no delete"), times=3)
     with pytest.raises(S3fsxError, match=r"^rename: no delete$"):
-        await check(store, "p/", probe=probing(), write=lambda _: None)
+        await check(store, "p/", probe=probing(), tell=lambda _: None)
 
 
 async def test_bytes_that_come_back_different_are_trouble() -> None:
@@ -77,5 +82,5 @@ async def test_bytes_that_come_back_different_are_trouble() -> None:
 
     store.get_range = flipped  # type: ignore[method-assign]
     with pytest.raises(S3fsxError, match=r"^read: the object has other bytes"):
-        await check(store, "", probe=probing(), write=lambda _: None)
+        await check(store, "", probe=probing(), tell=lambda _: None)
     assert store.keys() == []

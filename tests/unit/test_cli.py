@@ -90,12 +90,37 @@ def test_version_and_help(run: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("mount",), ("nothing",), ("mount", "a", "b", "c"), ("umount", "/x", "--timeout", "x")]
+    ("arguments", "line"),
+    [
+        ("mount", "s3fsx mount: the following arguments are required: SOURCE, MOUNTPOINT ('s3fsx mount --help' shows"),
+        ("statsu", "s3fsx: no such command: statsu; did you mean status? ('s3fsx --help' shows"),
+        ("xyzzy", "s3fsx: no such command: xyzzy ('s3fsx --help' shows"),
+        ("mount a b c", "s3fsx mount: one argument too many: c ("),
+        ("umount /x --timeout x", "s3fsx umount: argument --timeout: 'x': it takes 0 to 86400 seconds ("),
+        ("recover x --price nan", "s3fsx recover: argument --price: 'nan': it takes 0 to 1000 USD ("),
+        ("backups x --vmid 5", "s3fsx backups: argument --vmid: '5': it takes 100 to 999999999 ("),
+        ("prune x --keep-dayly 3", "s3fsx prune: no such option: --keep-dayly; did you mean --keep-daily? ("),
+        ("prune x --keep-dayly=3", "s3fsx prune: no such option: --keep-dayly; did you mean --keep-daily? ("),
+        ("prune x --keep-last many", "s3fsx prune: argument --keep-last: 'many': it takes 0 to 1000000 ("),
+        ("thaw x --days 0", "s3fsx thaw: argument --days: '0': it takes 1 to 3650 days ("),
+        ("pve lifecycle x --glacier-days 0", "s3fsx pve lifecycle: argument --glacier-days: '0': it takes 1 to 36500"),
+        ("pve stup", "s3fsx pve: no such command: stup; did you mean setup? ('s3fsx pve --help' shows"),
+    ],
 )
-def test_usage_errors(run: Run, arguments: tuple[str, ...]) -> None:
-    code, out, err = run(*arguments)
+def test_arguments_that_are_wrong_are_one_line(run: Run, arguments: str, line: str) -> None:
+    code, out, err = run(*arguments.split())
     assert (code, out) == (2, "")
-    assert "usage: s3fsx" in err
+    assert err.startswith(line)
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("group", [(), ("pve",), ("config",)])
+def test_without_a_command_there_is_help_and_what_is_missing(run: Run, group: tuple[str, ...]) -> None:
+    code, out, err = run(*group)
+    assert (code, out) == (2, "")
+    name = " ".join(("s3fsx", *group))
+    assert err.startswith(f"usage: {name} ")
+    assert err.splitlines()[-1] == f"{name}: which COMMAND? ('{name} --help' shows what it takes)"
 
 
 def test_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
@@ -103,6 +128,21 @@ def test_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Pa
     ((how, settings, path),) = launched
     assert (how, path) == ("background", str(tmp_path))
     assert (settings.bucket, settings.prefix, settings.read_only, settings.uid) == ("bucket", "p/", True, 5)
+
+
+def test_what_a_mount_hides_is_said(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
+    directory = tmp_path / "mnt"
+    (directory / "template/iso").mkdir(parents=True)
+    assert run("mount", "s3://bucket/p", str(directory)) == (0, "", "")
+    (directory / "template/iso/b.iso").touch()
+    (directory / "template/iso/a\nx.iso").touch()
+    said = (
+        f"s3fsx: {directory}: not empty: {str(directory / 'template/iso/a')!r}".rstrip("'")
+        + "\\nx.iso', and what else lies there, is hidden by the mount\n"
+    )
+    assert run("mount", "s3://bucket/p", str(directory)) == (0, "", said)
+    assert run("s3://bucket/p", str(directory), "-f", command=cli.mount_helper) == (0, "", "")
+    assert len(launched) == 2
 
 
 def test_mount_in_the_foreground(
@@ -164,6 +204,26 @@ def test_a_mount_that_was_killed_half_way_is_taken_down(
     monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy: taken_down.append((path, lazy)))
     assert run("mount", "s3://bucket", str(tmp_path))[0] == 1
     assert taken_down == [(str(tmp_path), True)]
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [((), 30.0), (("--timeout", "5"), 5.0), (("--timeout", "0"), 2.0)])
+def test_umount_waits_no_longer_than_it_is_told(
+    run: Run, monkeypatch: pytest.MonkeyPatch, timeout: tuple[str, ...], limit: float
+) -> None:
+    """Neither for umount(8), which a hung daemon keeps, nor for the daemon; and then says where its log is."""
+    given: list[float] = []
+    monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.open(os.devnull, os.O_RDONLY))
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy, limit: given.append(limit))
+    monkeypatch.setattr(mountpoint, "wait_for_end", lambda pidfd, left: given.append(left))
+    for document, log_place in (({"log": "/var/log/x"}, "/var/log/x"), ({}, "journalctl -t s3fsx")):
+        monkeypatch.setattr(mounting, "read_status", lambda path, document=document: document)
+        code, _, err = run("umount", "/mnt/x", *timeout)
+        seconds = float(timeout[1]) if timeout else 900.0
+        line = f"unmounted, but after {seconds:.0f} s its daemon is not done with the bucket, and goes on; its log: "
+        assert (code, err) == (1, f"s3fsx: /mnt/x: {line}{log_place}\n")
+        assert given[0] == limit
+        assert seconds - 5 < given[1] <= seconds
+        given.clear()
 
 
 def test_the_helper_of_mount(run: Run, launched: list[tuple[str, Settings, str]], tmp_path: Path) -> None:
@@ -302,7 +362,7 @@ def test_umount(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     read_end, write_end = os.pipe()  # readable, as a pidfd is, when the process has ended
     done: list[object] = []
     monkeypatch.setattr(mountpoint, "daemon_of", lambda path: os.dup(read_end))
-    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy: done.append((path, lazy)))
+    monkeypatch.setattr(mountpoint, "unmount", lambda path, *, lazy, limit: done.append((path, lazy)))
     code, _, err = run("umount", str(tmp_path), "--timeout", "0.05")
     assert code == 1
     assert f"{tmp_path}: unmounted, but after 0 s its daemon is not done with the bucket" in err

@@ -146,7 +146,7 @@ def test_without_source_no_bucket_is_needed() -> None:
         ("s3fsx", "SOURCE is s3://BUCKET"),
         ("", "SOURCE is s3://BUCKET"),
         ("s3://", "no bucket"),
-        ("s3://a b", "SOURCE: bucket = 'a b': use a bucket name"),
+        ("s3://a b", "SOURCE: bucket = 'a b': use a name of 3 to 63"),
         ("s3://bucket/a//b", "SOURCE: prefix = 'a//b': use a key prefix"),
         ("s3://bucket/.s3fsx/x", "SOURCE: prefix: '.s3fsx/x' contains .s3fsx"),
     ],
@@ -420,3 +420,24 @@ def test_a_file_that_others_can_read_holds_no_password_of_a_proxy() -> None:
     with pytest.raises(ConfigError, match="chmod 600"):
         load(files={MINE: "bucket = 'bbb'\nproxy = 'http://u:hunter2@p:1'"}, exposed=(MINE,))
     assert load(files={MINE: "bucket = 'bbb'\nproxy = 'http://p:1'"}, exposed=(MINE,)).settings.proxy == "http://p:1"
+
+
+@pytest.mark.parametrize("name", ["-x", "x-", "ab", "a..b", ".ab", "192.168.1.1", "a" * 256, "a b", "bücket"])
+def test_a_name_that_no_bucket_has_is_refused_before_any_request(name: str) -> None:
+    with pytest.raises(ConfigError, match="use a name of 3 to 63 lower-case letters, digits, dots and dashes"):
+        config.load(f"s3://{name}", env={}, read_file=Files({}))
+
+
+def test_old_names_of_buckets() -> None:
+    """Where they may be, they are asked for."""
+
+    def load(name: str, **env: str) -> str:
+        variables = {f"S3FSX_{key.upper()}": value for key, value in env.items()}
+        return config.load(f"s3://{name}", env=variables, read_file=Files({})).settings.bucket
+
+    for name in ("My_Bucket", "b" * 100):
+        assert load(name) == name
+        assert load(name, endpoint="https://s3.example.com", region="eu-west-1") == name
+        with pytest.raises(ConfigError, match="cannot be one: Amazon's in eu-west-1 have a name of 3 to 63 lower"):
+            load(name, region="eu-west-1")
+    assert load("bucket--euw1-az1--x-s3", region="eu-west-1") == "bucket--euw1-az1--x-s3"

@@ -11,12 +11,10 @@ def test_what_was_left_is_told_once(tmp_path: Path) -> None:
     left = [LeftFile(f"dump/{n}.vma.dat", n, kept=True) for n in range(1, 8)] + [LeftFile("dump/w", 9, kept=False)]
     lastwords.write(socket, left, "S3 is down", "/var/lib/s3fsx")
     kept, lost = lastwords.read(socket).left
-    assert kept.startswith(
-        "S3 is down: 7 files (28 bytes) were closed but not yet under a name in the bucket, and kept:"
-    )
+    assert kept.startswith("S3 is down: 7 files (28 B) were closed but not yet under a name in the bucket, and kept:")
     assert "/var/lib/s3fsx" in kept
-    assert kept.endswith("dump/5.vma.dat (5 bytes) and 2 more")
-    assert lost == "1 file (9 bytes) was still being written, and not published: dump/w (9 bytes)"
+    assert kept.endswith("dump/5.vma.dat (5 B) and 2 more")
+    assert lost == "1 file (9 B) was still being written, and not published: dump/w (9 B)"
     assert lastwords.read(socket) == lastwords.LastWords()
     assert list(tmp_path.iterdir()) == []
 
@@ -37,5 +35,5 @@ def test_what_was_published_under_a_temporary_name_is_told_apart(tmp_path: Path)
     words = lastwords.read(socket)
     assert not words.left
     (line,) = words.published
-    assert line.startswith("1 file (5 bytes) was never renamed, and published under the temporary name")
-    assert line.endswith(": dump/a.vma.dat (5 bytes)")
+    assert line.startswith("1 file (5 B) was never renamed, and published under the temporary name")
+    assert line.endswith(": dump/a.vma.dat (5 B)")

@@ -137,14 +137,14 @@ def test_a_daemon_stays_after_the_command_and_sigterm_unmounts(mounted: int, tmp
         ("denied", 1, "s3fsx: s3://b/ at http://e: the key is unknown\n"),
         ("input", 2, "s3fsx: prefix: no\n"),
         ("bug", 1, "s3fsx: unexpected KeyError: 'oops' (a bug; --debug shows where)\n"),
-        ("dies", 1, "s3fsx: the daemon ended without a word; see the log\n"),
+        ("dies", 1, "s3fsx: the daemon ended without a word; its log: LOG\n"),
         ("badlog", 2, "s3fsx: log_file /nonexistent/x: No such file or directory\n"),
         ("chatty", 1, "fuse: explains itself\ns3fsx: cannot be mounted\n"),
     ],
 )
 def test_a_daemon_that_cannot_start_says_why(what: str, code: int, printed: str, tmp_path: Path) -> None:
     done = start(what, tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", printed)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", printed.replace("LOG", str(tmp_path / "log")))
     log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""
     assert ("Traceback" in log) == (what == "bug")
     assert ("ERROR" in log) == (what not in ("dies", "badlog"))
@@ -273,14 +273,18 @@ async def test_cancelling_reaches_the_mount() -> None:
 
 
 def test_a_store_that_cannot_be_used_is_explained() -> None:
-    here = Settings(bucket="b", prefix="p/", endpoint="http://e:1")
-    missing = "bucket 'b' does not exist at http://e:1: create it, or check bucket and endpoint"
+    here = Settings(bucket="bbb", prefix="p/", endpoint="http://e:1")
+    missing = "bucket 'bbb' does not exist at http://e:1: create it, or check bucket and endpoint"
     assert launch.explain(BucketMissing("LIST p/: 404 NoSuchBucket"), here) == missing
     step = S3fsxError("connect and list: LIST p/: 404 NoSuchBucket")
     step.__cause__ = BucketMissing()
     assert launch.explain(step, here) == missing  # as s3fsx check has it
-    assert launch.explain(AccessDenied("no"), here) == "s3://b/p/ at http://e:1: no"
+    assert launch.explain(AccessDenied("no"), here) == "s3://bbb/p/ at http://e:1: no"
     lost = ConnectionFailed("LIST: connection lost: Remote end closed connection without response")
-    assert launch.explain(lost, here) == f"s3://b/p/ at http://e:1: {lost} (should the endpoint be https://?)"
-    amazon = Settings(bucket="b")
+    assert launch.explain(lost, here) == f"s3://bbb/p/ at http://e:1: {lost} (should the endpoint be https://?)"
+    old = Settings(bucket="My_Bucket", endpoint="http://e:1")
+    assert "does not exist at http://e:1, which may want a name of 3 to 63 lower-case" in launch.explain(
+        BucketMissing(), old
+    )
+    amazon = Settings(bucket="bbb")
     assert "at Amazon S3 us-east-1: create it" in launch.explain(BucketMissing(), amazon)

@@ -50,6 +50,37 @@ def test_lines_of_a_file(tmp_path: Path) -> None:
     assert lines(path) == ["INFO writer: part 3", r"WARNING other.lib: two\nlines"]
 
 
+def test_a_command_says_what_its_user_has_to_know_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """The end of an outage is in its error, which names the endpoint."""
+    log.for_command(debug=False)
+    logging.getLogger("s3fsx.endpoint").warning("S3 endpoint is down: refused")
+    logging.getLogger("s3fsx.browse").info("stays")
+    logging.getLogger("s3fsx.browse").warning("GET x: 503; going on as soon as there is an\nanswer")
+    logging.getLogger("s3fsx.verify").warning("healed")
+    logging.getLogger("asyncio").error("broken")
+    assert capsys.readouterr().err.splitlines() == [
+        r"s3fsx: GET x: 503; going on as soon as there is an\nanswer", "s3fsx: healed", "s3fsx: broken",
+    ]  # fmt: skip
+    log.for_command(debug=True)
+    logging.getLogger("s3fsx.endpoint").warning("is down")
+    assert LINE.match(capsys.readouterr().err)
+    log.setup("error", foreground=True)
+    logging.getLogger("s3fsx.browse").warning("a mount has its own level")
+    assert capsys.readouterr().err == ""
+
+
+def test_where_the_log_of_a_mount_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cgroup = tmp_path / "cgroup"
+    monkeypatch.setattr(log, "_CGROUP", str(cgroup))
+    assert log.place("/var/log/x", daemon=False) == "/var/log/x"
+    assert log.place("", daemon=True) == "journalctl -t s3fsx"
+    assert log.place("", daemon=False) == "the standard error of s3fsx mount"
+    cgroup.write_text("0::/system.slice/system-s3fsx.slice/s3fsx@s3\\x2dbackup.service\n")
+    assert log.place("", daemon=False) == r"journalctl -u 's3fsx@s3\x2dbackup.service'"
+    cgroup.write_text("0::/user.slice/user-0.slice/user@0.service/app.slice\n")
+    assert log.place("", daemon=False) == "the standard error of s3fsx mount"
+
+
 def test_a_moved_file_is_opened_again(tmp_path: Path) -> None:
     path = tmp_path / "log"
     log.setup("info", str(path))

@@ -181,6 +181,24 @@ def test_an_outage_is_the_first_thing_seen_and_old_documents_are_shown() -> None
     assert list(statusview.lines("/m", {"error": "dead"})) == [("head", "/m"), ("bad", "  dead")]
 
 
+def test_operations_stand_below_the_requests_and_money_has_a_currency() -> None:
+    histogram = {"count": 3, "sum": 0.3, "buckets": {"0.1": 3}}
+    endpoint = {"requests": {"PutObject": 3}, "sent": 5, "received": 6, "cost": {"put": 0.5}, "currency": "USD"}
+    cache = {"hits": 0, "misses": 0, "used": 0, "limit": 1024}
+    document = {"endpoint": endpoint, "latency": {"s3": {"PutObject": histogram}}, "metadata_cache": cache}
+    shown = [text for _, text in statusview.lines("/m", document)]
+    assert shown[1:] == [
+        "  requests      3, 0 of them retries; 0 errors",
+        "                PutObject                       3  half within 100 ms, 99 % within 100 ms",
+        "  sent          5 B",
+        "  received      6 B",
+        "  cost          0.5000 USD by Amazon's price list, since the mount, without storage",
+        "  metadata      nothing looked up so far; 0 B of 1.0 KiB",
+    ]
+    endpoint["currency"] = ""
+    assert "0.5000 by the setting prices, since" in next(t for _, t in statusview.lines("/m", document) if "cost" in t)
+
+
 def test_a_screen_has_its_size() -> None:
     shown = statusview.screen([("bad", "x" * 30)] * 30, 10, 5, colour=True)
     assert shown.count("\n") == 4

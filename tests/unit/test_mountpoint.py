@@ -127,10 +127,9 @@ def test_failures_of_umount_in_one_line(
         tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(mountpoint, "table", lambda: {directory: mountpoint.Entry("fuse.s3fsx", "s3://b/", 0)})
-    monkeypatch.setattr(mountpoint, "COMMAND_LIMIT", 0.3 if "sleep" in script else 30.0)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(S3fsxError) as caught:
-        mountpoint.unmount(directory)
+        mountpoint.unmount(directory, limit=0.3 if "sleep" in script else 30.0)
     assert str(caught.value) == line.replace("DIR", directory)
 
 

@@ -43,7 +43,7 @@ def test_a_store_that_is_down_while_something_waits(
     monkeypatch.setattr(removing, "read_status", lambda path: document)
     said: list[str] = []
     with pytest.raises(
-        S3fsxError, match="4711 bytes are not in the bucket yet, and the store does not answer"
+        S3fsxError, match=r"4\.6 KiB are not in the bucket yet, and the store does not answer"
     ) as raised:
         remove(Wish(), places, host, said.append)
     assert not isinstance(raised.value, ConfigError)  # exit code 1: it may be better later
@@ -70,6 +70,47 @@ def test_a_mount_by_hand_that_has_the_journal(
         journal.close()
     assert calls == ["set backup --disable 1", "stop", "start", "set backup --delete disable"]
     assert Path(state_directory(settings)).is_dir()
+
+
+@pytest.mark.parametrize("broken", ["bucket = \n", 'bucket = "backups"\ncredentials_file = "/absent.keys"\n'])
+def test_a_configuration_that_cannot_be_used_is_not_taken_for_an_empty_journal(
+    places: Places, host: Host, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """It would say where the journal is; and what that knows is lost without the keys."""
+    calls: list[str] = []
+    for name in ("start", "stop", "disable", "reload"):
+        monkeypatch.setattr(Host, name, lambda self, *unit, name=name: calls.append(name))
+    monkeypatch.setattr(Host, "is_active", lambda self, unit: True)
+    monkeypatch.setattr(Host, "pvesm", lambda self, arguments: calls.append(" ".join(arguments)))
+    Text(places.keys, "[default]\n").put()
+    before = Path(places.toml).read_text()
+    Path(places.toml).write_text(broken)
+    for wish in (Wish(), Wish(leave=True), Wish(force=True)):
+        with pytest.raises(ConfigError, match=r"nothing was changed; mend it, or .* --keep-config") as raised:
+            remove(wish, places, host, calls.append)
+        assert places.toml in str(raised.value) or places.link in str(raised.value)
+        assert "\n" not in str(raised.value)
+    assert calls == []
+    remove(Wish(keep_config=True), places, host, lambda _: None)
+    assert calls == ["set backup --disable 1", "stop", "disable", "remove backup", "reload"]
+    assert Path(places.link).exists()
+    assert Path(places.keys).exists()
+    Path(places.toml).write_text(before)
+    remove(Wish(), places, host, lambda _: None)
+    assert not Path(places.keys).exists()
+
+
+def test_a_configuration_that_is_gone(places: Places, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node has removed it, or an earlier attempt: the rest goes."""
+    for name in ("start", "stop", "disable", "reload"):
+        monkeypatch.setattr(Host, name, lambda self, *unit: None)
+    monkeypatch.setattr(Host, "is_active", lambda self, unit: False)
+    monkeypatch.setattr(Host, "pvesm", lambda self, arguments: None)
+    Path(places.toml).unlink()
+    Text(places.keys, "[default]\n").put()
+    remove(Wish(), places, host, lambda _: None)
+    assert not Path(places.link).is_symlink()
+    assert not Path(places.keys).exists()
 
 
 def test_other_nodes_of_the_cluster(places: Places, host: Host) -> None:
