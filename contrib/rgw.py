@@ -166,10 +166,14 @@ def pid_of(d: Path, name: str) -> int | None:
 
 
 def spawn(d: Path, name: str, *command: str) -> None:
-    """Own session: they must not see the terminal's Ctrl-C before ``down`` or ``run`` takes them down in order."""
+    """Own session: they must not see the terminal's Ctrl-C before ``down`` or ``run`` takes them down in order.
+
+    In /, as systemd does: the OSD of Debian 13's Ceph looks for its classes in lib/x86_64-linux-gnu.
+    """
     with (d / "log" / f"{name}.out").open("ab") as out:
         child = subprocess.Popen(
             [*command, "-c", str(d / "ceph.conf")],
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
