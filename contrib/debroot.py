@@ -18,6 +18,7 @@ import argparse
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -140,11 +141,15 @@ def main() -> int:
     parser.add_argument("--env", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("command", nargs="+", metavar="COMMAND")
     given = parser.parse_args()
+    # The copy is thrown away then, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return run(clean_root(SUITES[given.release]), given.bind, given.env, given.command)
     except DebrootError as e:
         sys.stderr.write(f"debroot.py: {e}\n")
         return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,10 +14,19 @@ HERE = Path(__file__).parent
 LIMIT = 900  # seconds: debootstrap, and apt, from a mirror that may be slow
 
 
-def run(command: list[str]) -> str:
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}{done.stderr[-4000:]}"
-    return done.stdout
+def run(command: list[str], *, limit: float = LIMIT) -> str:
+    """What it said; the limit is in seconds."""
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=limit)
+    except BaseException as e:  # a Ctrl-C, too
+        os.killpg(process.pid, signal.SIGTERM)  # all of them: debroot ends what it started and throws its copy away
+        out, err = process.communicate(timeout=60)
+        if not isinstance(e, subprocess.TimeoutExpired):
+            raise
+    assert process.returncode == 0, f"{' '.join(command)}: {process.returncode}\n{out[-30000:]}{err[-4000:]}"
+    return out
 
 
 @pytest.fixture(scope="session")
