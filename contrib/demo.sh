@@ -5,12 +5,13 @@
 #     sh contrib/demo.sh status  what is running
 #     sh contrib/demo.sh stop    unmount, end the server, delete everything but the packages and .venv
 #
-# The S3 server is moto's, in memory, on a loopback port. Nothing leaves this machine but the downloads of apt and pip.
+# The S3 server is s3fsx's own (s3fsx gateway), over a directory, on a loopback port. Nothing leaves this machine but the
+# downloads of apt and pip.
 # From the environment:
-#     DEMO_DIR     /var/lib/s3fsx-demo  logs, credentials, the guest disk; made here, and deleted as a whole
+#     DEMO_DIR     /var/lib/s3fsx-demo  logs, credentials, the buckets, the guest disk; made here, deleted as a whole
 #     DEMO_MOUNT   /mnt/s3fsx-demo      the mountpoint
 #     DEMO_PORT    0                    the server's port; 0 is any free one
-#     DEMO_PYTHON  none                 a Python that has s3fsx and moto: nothing is installed then
+#     DEMO_PYTHON  none                 a Python that has s3fsx[gateway]: nothing is installed then
 #     PYTHON       python3              the interpreter for .venv
 set -eu
 
@@ -77,7 +78,7 @@ print(made("CompleteMultipartUpload", 0), made("CopyObject", 0) + made("UploadPa
 is_mounted() { awk -v dir="$DEMO_MOUNT" '$5 == dir { found = 1 } END { exit !found }' /proc/self/mountinfo; }
 server_pid() {
     pid=$(cat "$DEMO_DIR/server.pid" 2>/dev/null) || return 1
-    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "demo_s3.py serve $DEMO_DIR " && echo "$pid"
+    tr '\0' ' ' 2>/dev/null <"/proc/$pid/cmdline" | grep -qF "s3fsx gateway serve --path $DEMO_DIR/buckets " && echo "$pid"
 }
 
 # tear_down: removes the run in DEMO_DIR. Prints nothing when it works, else the reason, and returns 1.
@@ -238,9 +239,9 @@ set_up() {
             install_packages "$@"
         fi
         need_python contrib/demo.sh
-        if ! venv_ready demo; then
-            info "installing s3fsx and moto in .venv, which may take some minutes"
-            make_venv demo
+        if ! venv_ready gateway; then
+            info "installing s3fsx in .venv, which may take some minutes"
+            make_venv gateway
         fi
         python=$PWD/.venv/bin/python
     fi
@@ -256,32 +257,36 @@ start_server() {
     made=yes
     chmod 0700 "$DEMO_DIR"
     : >"$DEMO_DIR/.s3fsx-demo"
-    # A file, 0600 from the start: no keys on a command line.
-    (umask 077 && cat >"$DEMO_DIR/demo.toml") <<TOML
+    access_key=DEMO$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
+    secret_key=$(od -An -N20 -tx1 /dev/urandom | tr -d ' \n')
+    # Files, 0600 from the start: no keys on a command line.
+    (umask 077 && echo "$access_key:$secret_key" >"$DEMO_DIR/gateway.keys" && cat >"$DEMO_DIR/demo.toml") <<TOML
 bucket = "$BUCKET"
 prefix = "pve/"
-access_key = "DEMO$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')"
-secret_key = "$(od -An -N20 -tx1 /dev/urandom | tr -d ' \n')"
+access_key = "$access_key"
+secret_key = "$secret_key"
 cache_dir = "$DEMO_DIR/cache"
 state_dir = "$DEMO_DIR/state"
 log_file = "$DEMO_DIR/s3fsx.log"
 write_deadline = "30s"
 publish_deadline = "60s"
 TOML
-    mkdir "$DEMO_DIR/objects"
-    TMPDIR=$DEMO_DIR/objects setsid "$python" contrib/demo_s3.py serve "$DEMO_DIR" "$DEMO_PORT" \
-        </dev/null >"$DEMO_DIR/server.log" 2>&1 &
+    mkdir "$DEMO_DIR/buckets"
+    setsid "$python" -m s3fsx gateway serve --path "$DEMO_DIR/buckets" --listen "127.0.0.1:$DEMO_PORT" \
+        --access-key-file "$DEMO_DIR/gateway.keys" </dev/null >"$DEMO_DIR/server.said" 2>"$DEMO_DIR/server.log" &
     started=$!
+    echo "$started" >"$DEMO_DIR/server.pid"
     tries=0
-    until [ -e "$DEMO_DIR/endpoint" ]; do
+    until endpoint=$(grep -o -m 1 'http://[0-9.:]*' "$DEMO_DIR/server.said"); do
         kill -0 "$started" 2>/dev/null || fail "the S3 server ended: $(tail -n 1 "$DEMO_DIR/server.log")"
         [ $tries -lt 300 ] || fail "the S3 server did not start within 30 s"
         sleep 0.1
         tries=$((tries + 1))
     done
-    endpoint=$(cat "$DEMO_DIR/endpoint")
+    echo "$endpoint" >"$DEMO_DIR/endpoint"
     echo "endpoint = \"$endpoint\"" >>"$DEMO_DIR/demo.toml"
-    info "moto at $endpoint, bucket $BUCKET"
+    bucket make || fail "the S3 server does not answer"
+    info "s3fsx gateway at $endpoint, bucket $BUCKET, in $DEMO_DIR/buckets"
 }
 
 mount_it() {
@@ -366,7 +371,7 @@ run() {
 
     printf '\n%ss3fsx status%s\n' "$bold" "$plain"
     s3fsx status "$DEMO_MOUNT" >"$DEMO_DIR/status" || fail "s3fsx status failed"
-    fold -s -w 79 "$DEMO_DIR/status"
+    cat "$DEMO_DIR/status"
     printf '\n%sOK: all identical, no rename copied, no upload left behind%s\n' "$bold" "$plain"
     printf '%s' "$times"
     printf '     %-58s %8s\n' "all" "$(seconds $(($(now) - all)))"
@@ -382,6 +387,7 @@ The mount is up. Have a look:
   df -h $DEMO_MOUNT
   getfattr -d $DEMO_MOUNT/template/iso/installer.iso
   cat $DEMO_DIR/s3fsx.log
+  ls -l $DEMO_DIR/buckets/$BUCKET/pve/dump
   alias s3fsx='S3FSX_CONFIG_DIR=$DEMO_DIR $python -m s3fsx'
   s3fsx status --watch
   s3fsx backups demo

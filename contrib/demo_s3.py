@@ -1,21 +1,16 @@
-"""The S3 side of contrib/demo.sh: a server in memory, and looks into the bucket that do not go through the mount.
+"""Looks into the bucket of contrib/demo.sh that do not go through the mount.
 
-    demo_s3.py serve DIR PORT     moto's server on a loopback port (0: a free one); writes DIR/server.pid and, when the
-                                  bucket is there, DIR/endpoint. Ends with SIGTERM, and everything in it is gone.
+    demo_s3.py make DIR           makes the bucket
     demo_s3.py list DIR           every object with its size, and the number of unfinished multipart uploads
     demo_s3.py uploads DIR        the keys of the unfinished multipart uploads
     demo_s3.py sha256 DIR KEY     of the object's bytes
 
-The bucket and the keys are those in DIR/demo.toml.
+The bucket and the keys are those in DIR/demo.toml, the server is the one in DIR/endpoint.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import signal
-import socket
 import sys
 import tomllib
 from pathlib import Path
@@ -40,31 +35,6 @@ def make_client(directory: Path, endpoint: str) -> tuple[Any, str]:
         config=config,
     )
     return client, settings["bucket"]
-
-
-def serve(directory: Path, port: int) -> None:
-    from moto.server import ThreadedMotoServer
-
-    try:
-        with socket.create_server(("127.0.0.1", port)):
-            pass  # moto's thread would die unnoticed
-    except OSError as error:
-        sys.exit(f"port {port}: {error.strerror}")
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    ended = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ended)
-    (directory / "server.pid").write_text(f"{os.getpid()}\n")
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    client, bucket = make_client(directory, endpoint)
-    client.create_bucket(Bucket=bucket)
-    ready = directory / "endpoint.new"
-    ready.write_text(endpoint + "\n")
-    ready.rename(directory / "endpoint")
-    signal.sigwait(ended)
-    os._exit(0)  # with a request under way the server's own end would wait for it
 
 
 def uploads(client: Any, bucket: str) -> list[str]:
@@ -92,11 +62,10 @@ def sha256(client: Any, bucket: str, key: str) -> str:
 
 def main(command: str, where: str, *rest: str) -> None:
     directory = Path(where)
-    if command == "serve":
-        serve(directory, int(rest[0]))
-        return
     client, bucket = make_client(directory, (directory / "endpoint").read_text().strip())
-    if command == "list":
+    if command == "make":
+        client.create_bucket(Bucket=bucket)
+    elif command == "list":
         show(client, bucket)
     elif command == "uploads":
         sys.stdout.writelines(f"{key}\n" for key in uploads(client, bucket))

@@ -59,7 +59,7 @@ venv_key() {
     { "$PYTHON" -c 'import sys; print(sys.version, sys.executable)'; pwd; cat pyproject.toml; } | sha256sum
 }
 
-# venv_ready EXTRA: .venv has what pyproject.toml asks for, with that extra. "test" has everything of "demo".
+# venv_ready EXTRA: .venv has what pyproject.toml asks for, with that extra. "test" has everything of "gateway".
 venv_ready() {
     [ -x .venv/bin/python ] && [ "$(cat .venv/key 2>/dev/null)" = "$(venv_key)" ] &&
         { [ -e ".venv/has-$1" ] || [ -e .venv/has-test ]; }

@@ -140,7 +140,7 @@ def test_a_port_that_is_taken_is_one_line(demo: Demo) -> None:
         done = demo.run(DEMO_PORT=str(port))
     assert done.returncode == 1
     assert re.fullmatch(
-        rf"demo\.sh: step 2, Start an S3 server: .*port {port}: Address already in use.*\n", done.stderr
+        rf"demo\.sh: step 2, Start an S3 server: .*127\.0\.0\.1:{port}: Address already in use\n", done.stderr
     )
     assert demo.leftovers() == []
 
