@@ -129,14 +129,17 @@ async def complete(call: Call) -> Response:
     try:
         upload = await _upload(call)
     except S3Error as error:
-        return await _completed_before(call, error)
+        return _completed(call, await _made_before(call, error))
     numbers = [number for number, _, _ in asked]
 
     def finish(parts: Sequence[Part]) -> Object:
         return _assembled(call, upload, asked, parts, given)
 
     async def run() -> Object:
-        return await call.backend.complete(call.bucket_name, upload.id, numbers, finish, call.condition)
+        try:
+            return await call.backend.complete(call.bucket_name, upload.id, numbers, finish, call.condition)
+        except S3Error as error:
+            return await _made_before(call, error)
 
     there = {part.number: part for part in await call.backend.parts(call.bucket_name, upload.id)}
     # What is wrong with the request is said before the white space begins.
@@ -153,15 +156,17 @@ async def complete(call: Call) -> Response:
     return replace(answer, headers=[*answer.headers, *version(bucket, made)])
 
 
-async def _completed_before(call: Call, error: S3Error) -> Response:
-    """The answer to the first Complete may have been lost: the object knows its upload."""
+async def _made_before(call: Call, error: S3Error) -> Object:
+    """The answer to the first Complete may have been lost, or it is under way: the object knows its upload."""
+    if error.code != "NoSuchUpload":
+        raise error
     try:
         found = await call.backend.head(call.bucket_name, call.key)
     except S3Error:
         raise error from None
     if found.upload != call.query["uploadId"]:
         raise error
-    return _completed(call, found)
+    return found
 
 
 def _completed(call: Call, made: Object) -> Response:
