@@ -146,8 +146,10 @@ class AccessLog:
     """A line of JSON for each request: to a file, or to stderr for "-"."""
 
     def __init__(self, path: str) -> None:
+        self._failed = False
         try:
-            self._file = sys.stderr if path == "-" else open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = 2 if path == "-" else os.open(path, flags, 0o600)
         except OSError as error:
             raise ConfigError(f"access_log {path}: {error.strerror}") from None
 
@@ -169,4 +171,10 @@ class AccessLog:
             "sent": body.length if isinstance(body, FileRange) else len(body),
             "seconds": round(seconds, 6),
         }
-        self._file.write(json.dumps(entry) + "\n")
+        try:
+            os.write(self._descriptor, json.dumps(entry).encode() + b"\n")
+            self._failed = False
+        except OSError as error:  # the answer is none the worse
+            if not self._failed:
+                log.warning("the access log cannot be written: %s", error.strerror or error)
+            self._failed = True

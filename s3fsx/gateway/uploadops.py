@@ -48,7 +48,7 @@ async def create(call: Call) -> Response:
 
 def _number(call: Call) -> int:
     text = call.query["partNumber"]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= _MOST:
         message = f"Part number must be an integer between 1 and {_MOST}, inclusive"
         raise S3Error("InvalidArgument", message, ArgumentName="partNumber", ArgumentValue=text)
     return int(text)
@@ -188,6 +188,8 @@ Asked = tuple[int, str, dict[str, str]]  # number, ETag, checksums by algorithm
 
 def _asked(tree: Tree) -> list[Asked]:
     asked: list[Asked] = []
+    if sum(1 for _ in tree.all("Part")) > _MOST:  # a document has room for 50 000, which would take seconds
+        raise S3Error("MalformedXML")
     for part in tree.all("Part"):
         text = part.text("PartNumber").strip()
         if not text.isascii() or not text.isdigit() or len(text) > 9:
@@ -196,7 +198,7 @@ def _asked(tree: Tree) -> list[Asked]:
         asked.append((int(text), part.text("ETag").strip().strip('"'), checksums))
     if not asked:
         raise S3Error("MalformedXML")
-    if len(asked) > _MOST or any(not 1 <= number <= _MOST for number, _, _ in asked):
+    if any(not 1 <= number <= _MOST for number, _, _ in asked):
         raise S3Error("InvalidArgument", f"Part number must be an integer between 1 and {_MOST}, inclusive")
     if any(a[0] >= b[0] for a, b in pairwise(asked)):
         raise S3Error("InvalidPartOrder")

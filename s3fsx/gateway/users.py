@@ -54,14 +54,14 @@ class Current:
         self._stamps = self._look()
         self._accounts = self._read()
 
-    def _look(self) -> list[tuple[int, int]]:
+    def _look(self) -> list[tuple[int, int, int]]:
         stamps = []
         for path in (path_of(self._root), self._key_file):
             try:
                 status = os.stat(path)
-                stamps.append((status.st_ino, status.st_mtime_ns))
+                stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
             except OSError:
-                stamps.append((0, 0))
+                stamps.append((0, 0, 0))
         return stamps
 
     def _read(self) -> Accounts:

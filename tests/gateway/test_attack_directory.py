@@ -50,7 +50,7 @@ async def test_a_prefix_longer_than_any_path(backend: DirectoryBackend) -> None:
 
 
 async def test_times_of_no_calendar(backend: DirectoryBackend, root: Path) -> None:
-    """A file of the year 30 000 is listed, and does not set the clock of what is written after it."""
+    """A file of the year 2096 does not set the clock of what is written after it."""
     path = root / "bucket" / "far"
     path.write_bytes(b"1")
     try:
@@ -63,8 +63,9 @@ async def test_times_of_no_calendar(backend: DirectoryBackend, root: Path) -> No
     assert again.modified > far.modified
     assert (await put(backend, "near")).modified < 10**9 * 4_000_000_000
     assert await body(backend, "far") == b"3"
-    assert iso(far.modified).startswith("9999-")
-    assert " 9999 " in http_date(far.modified)
+    for time, year in ((10**22, "9999"), (-(10**22), "1000")):  # btrfs, xfs and tmpfs have them
+        assert iso(time).startswith(year)
+        assert f" {year} " in http_date(time)
 
 
 async def test_a_bucket_that_has_gone_does_not_come_back(
