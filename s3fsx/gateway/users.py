@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..errors import ConfigError
 from .accounts import Accounts, dump, of_lines, parse
@@ -36,6 +38,19 @@ def load(root: str) -> Accounts:
     """None yet: no users. Raises ConfigError."""
     path = path_of(root)
     return parse(read_private(path), path) if os.path.exists(path) else Accounts()
+
+
+@contextlib.contextmanager
+def alone(root: str) -> Iterator[None]:
+    """Of all that read the file to write it again, one at a time: two would keep the change of one."""
+    directory = os.path.dirname(path_of(root))
+    files.make_directory(directory.encode())
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def save(root: str, accounts: Accounts) -> None:

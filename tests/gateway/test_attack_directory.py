@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from s3fsx.gateway.backend import Source
 from s3fsx.gateway.directory import files, fsck
 from s3fsx.gateway.directory.names import Names
 from s3fsx.gateway.directory.provider import DirectoryBackend
@@ -18,9 +21,9 @@ from s3fsx.gateway.errors import S3Error
 from s3fsx.gateway.keynames import INTERNAL
 from s3fsx.gateway.model import Bucket, Object, Part, Query
 from s3fsx.gateway.render import http_date, iso
-from tests.gateway.test_backend import anyhow, backend, body, keys, pieces, put, root
+from tests.gateway.test_backend import anyhow, backend, body, keys, pieces, put, root, steps
 
-__all__ = ["backend", "root"]
+__all__ = ["backend", "root", "steps"]
 
 
 async def test_a_linked_directory_leads_nowhere(backend: DirectoryBackend, root: Path, tmp_path: Path) -> None:
@@ -257,6 +260,7 @@ async def test_a_key_that_is_replaced_while_the_directory_is_read(
     assert Listings().level(space.path, space.path, b"") == [b"a", b"b", b"c"]
 
 
+@pytest.mark.slow
 async def test_a_tree_deeper_than_python_recurses(backend: DirectoryBackend, root: Path) -> None:
     key = "/" * 1023 + "x"
     try:
@@ -275,3 +279,96 @@ async def test_a_tree_deeper_than_python_recurses(backend: DirectoryBackend, roo
         again.release()
     finally:
         await trio.run_process(["rm", "-rf", str(root)])  # pytest's own cleaning would recurse
+
+
+async def test_keys_in_each_other_s_way(backend: DirectoryBackend) -> None:
+    """A file that becomes a directory and goes again, while it is written, read, listed and deleted."""
+    names = ["a", "a/b", "a/b/c", "a/", "a//", "a/b/"]
+    done = 0
+
+    async def change(seed: int) -> None:
+        nonlocal done
+        choose = random.Random(seed)
+        for _ in range(40):
+            key = choose.choice(names)
+            try:
+                if choose.random() < 0.5:
+                    await put(backend, key, key.encode(), key)
+                elif choose.random() < 0.7:
+                    await backend.delete("bucket", key, "", anyhow, anyhow)
+                else:
+                    assert await body(backend, key) == key.encode()
+            except S3Error as error:
+                if error.code != "NoSuchKey":
+                    raise
+            assert set(await keys(backend)) <= set(names)
+        done += 1
+
+    async with trio.open_nursery() as nursery:
+        for seed in range(6):
+            nursery.start_soon(change, seed)
+    assert done == 6
+    for key in names:
+        await put(backend, key, key.encode(), key)
+    assert await keys(backend) == sorted(names)
+    backend.release()
+    found = fsck.check(backend._shelf._root.decode(), data=False, repair=False, tell=lambda _: None)
+    assert (found.objects, found.foreign, found.left) == (6, 0, 0)
+
+
+@pytest.mark.parametrize("change", ["complete", "abort", "touch", "update", "overwrite", "create bucket", "delete"])
+async def test_killed_at_any_step(root: Path, steps: Any, change: str) -> None:
+    """As before or as after; and then it can be done again."""
+    for crash in range(40):
+        steps.left, steps.taken = 10**9, 0
+        await trio.run_process(["rm", "-rf", str(root)])
+        os.mkdir(root)
+        backend = DirectoryBackend(str(root))
+        await backend.create_bucket(Bucket("bucket", 0, "me"))
+        await put(backend, "x", b"1", "1")
+        upload = await backend.create_upload("bucket", Object("x", 0, "", 0, metadata={"for": "2"}))
+        await backend.put_part("bucket", upload.id, pieces(b"2"), lambda size: Part(1, size, "e"))
+
+        async def run(backend: DirectoryBackend = backend, upload: str = upload.id) -> None:
+            if change == "complete":
+                wanted = Object("x", 1, "2", 0, metadata={"for": "2"})
+                await backend.complete("bucket", upload, [1], lambda _: wanted, anyhow)
+            elif change == "abort":
+                await backend.abort("bucket", upload)
+            elif change == "touch":
+                itself = Source("bucket", "x")
+                await backend.copy(itself, "bucket", "x", lambda old: replace(old, tags=(("t", "2"),)), anyhow)
+            elif change == "update":
+                await backend.update("bucket", "x", "", lambda old: replace(old, tags=(("t", "2"),)))
+            elif change == "overwrite":
+                await put(backend, "x", b"2", "2")
+            elif change == "create bucket":
+                await backend.create_bucket(Bucket("other", 0, "me"))
+            else:
+                await backend.delete("bucket", "x", "", anyhow, anyhow)
+
+        steps.left, steps.taken = crash, 0
+        crashed = False
+        try:
+            await run()
+        except KeyboardInterrupt:
+            crashed = True
+        steps.left = 10**9
+        again = DirectoryBackend(str(root))
+        again.claim()
+        for name in [b.name for b in await again.buckets()]:
+            assert (await again.bucket(name)).owner == "me"
+        listed = await keys(again)
+        assert listed in ([["x"], []] if change == "delete" else [["x"]])
+        if listed:
+            found = await again.head("bucket", "x")
+            assert (await body(again, "x")).decode() == found.etag == found.metadata["for"]
+            assert found.tags in ((), (("t", "2"),))
+        again.release()
+        assert fsck.check(str(root), data=False, repair=True, tell=lambda _: None).foreign == 0
+        gone = change in ("complete", "abort") and not (await again.list_uploads("bucket", Query())).uploads
+        if crashed and not gone and (change != "create bucket" or len(await again.buckets()) == 1):
+            await run(again)
+        if not crashed:
+            return
+    raise AssertionError(f"{change} has more than 40 steps")
