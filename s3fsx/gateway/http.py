@@ -84,7 +84,11 @@ class Server:
                 failing = False
                 if not self._room.available_tokens and self._asked_nothing:
                     next(iter(self._asked_nothing)).cancel()
-                await self._room.acquire_on_behalf_of(stream)
+                try:
+                    await self._room.acquire_on_behalf_of(stream)
+                except trio.Cancelled:
+                    await trio.aclose_forcefully(stream)
+                    raise
                 connections.start_soon(self._connected, stream)
 
     async def _connected(self, stream: trio.abc.HalfCloseableStream) -> None:

@@ -372,3 +372,24 @@ async def test_killed_at_any_step(root: Path, steps: Any, change: str) -> None:
         if not crashed:
             return
     raise AssertionError(f"{change} has more than 40 steps")
+
+
+async def test_a_clock_that_goes_back(backend: DirectoryBackend, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also over a start: what is written last is the latest version, and no two have one time."""
+    await backend.configure("bucket", {"versioning": "Enabled"})
+    made = [await put(backend, "x", b"0", "0")]
+    for number, back in ((1, 10**9), (2, 10**12), (3, 10**12)):
+        now = made[0].modified - back
+        monkeypatch.setattr(files.time, "time_ns", lambda now=now: now)
+        if number == 2:
+            backend.release()
+            backend = DirectoryBackend(str(root))
+            backend.claim()
+        made.append(await put(backend, "x", b"%d" % number, str(number)))
+        assert await body(backend, "x") == b"%d" % number
+    await backend.delete("bucket", "x", "", anyhow, anyhow)
+    assert await keys(backend) == []
+    found = (await backend.list_versions("bucket", Query())).entries
+    assert [version.etag for version in found] == ["", "3", "2", "1", "0"]
+    assert len({version.modified for version in found}) == 5
+    backend.release()

@@ -215,3 +215,25 @@ def test_peers_without_keys_do_not_keep_others_out(tmp_path: Path) -> None:
         finally:
             for peer in peers:
                 peer.close()
+
+
+async def test_bodies_that_nobody_asked_for(autojump_clock: trio.testing.MockClock) -> None:
+    """Of a HEAD, of a GET that is refused, of one that expects 100 without a body: the next request is the next one."""
+
+    async def deaf(request: Request) -> Response:
+        return Response(403 if request.method == "GET" else 200, (), b"", 0)
+
+    async with serving(deaf) as (_, listener):
+        stream = await listener.connect()
+        for method in (b"HEAD", b"GET", b"PUT"):
+            for body in (
+                b"content-length: 3\r\n\r\nabc",
+                b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+                b"expect: 100-continue\r\ncontent-length: 0\r\n\r\n",
+            ):
+                assert await exchange(stream, method + b" /x" + HOST + body) == b""
+        await stream.send_all(b"GET /end" + HOST + b"\r\n")
+        await stream.send_eof()  # half closed: the answer still comes
+        data = await until_closed(stream)
+        assert data.startswith(b"HTTP/1.1 403")
+        assert data.count(b"HTTP/1.1 ") == 1
