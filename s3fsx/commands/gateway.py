@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import secrets
 import sys
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from ..service.daemon import keep_private
 from .parsing import Commands
 
 if TYPE_CHECKING:
-    from ..gateway.accounts import Accounts, User
+    from ..gateway.accounts import Accounts
     from ..gateway.serving import Settings
 
 _NEEDED = ("h11", "defusedxml")
@@ -140,51 +142,70 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(**given)
 
 
-def _loaded(args: argparse.Namespace) -> Accounts:
+def _beside(args: argparse.Namespace) -> None:
+    """Of a command that is not the server. Raises ConfigError."""
     _begin(args)
+    if not os.path.isdir(args.path):
+        raise ConfigError(f"path {args.path}: no such directory")
+
+
+def _loaded(args: argparse.Namespace) -> Accounts:
+    _beside(args)
     from ..gateway import users
 
     return users.load(args.path)
 
 
-def _save(args: argparse.Namespace, accounts: Accounts) -> None:
+def _change(args: argparse.Namespace, change: Callable[[Accounts], Accounts]) -> int:
+    _beside(args)
     from ..gateway import users
 
-    users.save(args.path, accounts)
+    with users.alone(args.path):
+        users.save(args.path, change(users.load(args.path)))
+    return 0
 
 
-def _new_key(accounts: Accounts, user: User) -> Accounts:
-    """With one more, which is told."""
+def _change_with_key(args: argparse.Namespace, change: Callable[[Accounts], Accounts]) -> int:
+    """The user has one key more, which is told once it is on disk."""
     access, secret = f"S3FX{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30)
-    sys.stdout.write(f"user = {user.name}\naccess_key = {access}\nsecret_key = {secret}\n")
-    return replace(accounts, keys={**accounts.keys, access: (user.name, secret)})
+
+    def with_key(accounts: Accounts) -> Accounts:
+        changed = change(accounts)
+        return replace(changed, keys={**changed.keys, access: (args.name, secret)})
+
+    _change(args, with_key)
+    sys.stdout.write(f"user = {args.name}\naccess_key = {access}\nsecret_key = {secret}\n")
+    return 0
 
 
 def _user_add(args: argparse.Namespace) -> int:
-    accounts = _loaded(args)
-    from ..gateway.accounts import User, checked
+    def change(accounts: Accounts) -> Accounts:
+        from ..gateway.accounts import User, checked
 
-    if args.name in accounts.users:
-        raise ConfigError(f"there is a user {args.name}")
-    rights = dict(right.rpartition(":")[::2] for right in args.bucket)
-    user = checked(User(args.name, rights, args.admin, args.read_only))
-    _save(args, _new_key(replace(accounts, users={**accounts.users, user.name: user}), user))
-    return 0
+        if args.name in accounts.users:
+            raise ConfigError(f"there is a user {args.name}")
+        rights = dict(right.rpartition(":")[::2] for right in args.bucket)
+        user = checked(User(args.name, rights, args.admin, args.read_only))
+        return replace(accounts, users={**accounts.users, user.name: user})
+
+    return _change_with_key(args, change)
 
 
-def _known(accounts: Accounts, name: str) -> User:
+def _known(accounts: Accounts, name: str) -> Accounts:
+    """Raises ConfigError without that user."""
     if name not in accounts.users:
         raise ConfigError(f"no user {name}; there are: {', '.join(accounts.users) or 'none'}")
-    return accounts.users[name]
+    return accounts
 
 
 def _user_rm(args: argparse.Namespace) -> int:
-    accounts = _loaded(args)
-    _known(accounts, args.name)
-    users = {name: user for name, user in accounts.users.items() if name != args.name}
-    keys = {access: pair for access, pair in accounts.keys.items() if pair[0] != args.name}
-    _save(args, replace(accounts, users=users, keys=keys))
-    return 0
+    def change(accounts: Accounts) -> Accounts:
+        _known(accounts, args.name)
+        users = {name: user for name, user in accounts.users.items() if name != args.name}
+        keys = {access: pair for access, pair in accounts.keys.items() if pair[0] != args.name}
+        return replace(accounts, users=users, keys=keys)
+
+    return _change(args, change)
 
 
 def _user_list(args: argparse.Namespace) -> int:
@@ -196,18 +217,17 @@ def _user_list(args: argparse.Namespace) -> int:
 
 
 def _key_add(args: argparse.Namespace) -> int:
-    accounts = _loaded(args)
-    _save(args, _new_key(accounts, _known(accounts, args.name)))
-    return 0
+    return _change_with_key(args, lambda accounts: _known(accounts, args.name))
 
 
 def _key_rm(args: argparse.Namespace) -> int:
-    accounts = _loaded(args)
-    if args.access_key not in accounts.keys:
-        raise ConfigError(f"no access key {args.access_key}")
-    keys = {access: pair for access, pair in accounts.keys.items() if access != args.access_key}
-    _save(args, replace(accounts, keys=keys))
-    return 0
+    def change(accounts: Accounts) -> Accounts:
+        if args.access_key not in accounts.keys:
+            raise ConfigError(f"no access key {args.access_key}")
+        keys = {access: pair for access, pair in accounts.keys.items() if access != args.access_key}
+        return replace(accounts, keys=keys)
+
+    return _change(args, change)
 
 
 def _key_list(args: argparse.Namespace) -> int:
@@ -217,7 +237,7 @@ def _key_list(args: argparse.Namespace) -> int:
 
 
 def _bucket_add(args: argparse.Namespace) -> int:
-    _begin(args)
+    _beside(args)
     from ..gateway.buckets import valid
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
@@ -226,18 +246,18 @@ def _bucket_add(args: argparse.Namespace) -> int:
     if not valid(args.name):
         raise ConfigError(f"bucket {args.name[:70]!r}: 3 to 63 lower-case letters, digits, dots and hyphens")
     try:
-        Shelf(args.path.encode()).create(Bucket(args.name, 0, args.owner))
+        Shelf(os.fsencode(args.path)).create(Bucket(args.name, 0, args.owner))
     except S3Error as error:
         raise ConfigError(error.message) from None
     return 0
 
 
 def _bucket_rm(args: argparse.Namespace) -> int:
-    _begin(args)
+    _beside(args)
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
 
-    shelf = Shelf(args.path.encode())
+    shelf = Shelf(os.fsencode(args.path))
     try:
         shelf.claim()
         shelf.delete(args.name)
@@ -251,16 +271,16 @@ def _bucket_rm(args: argparse.Namespace) -> int:
 
 
 def _bucket_list(args: argparse.Namespace) -> int:
-    _begin(args)
+    _beside(args)
     from ..gateway.directory.shelf import Shelf
 
-    for bucket in Shelf(args.path.encode()).buckets():
+    for bucket in Shelf(os.fsencode(args.path)).buckets():
         sys.stdout.write(f"{bucket.name}  {bucket.owner or '-'}  {bucket.versioning or 'unversioned'}\n")
     return 0
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    _begin(args)
+    _beside(args)
     from ..gateway.directory import fsck
 
     found = fsck.check(args.path, data=args.data, repair=args.repair, tell=lambda line: sys.stdout.write(line + "\n"))

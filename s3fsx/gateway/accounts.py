@@ -57,6 +57,10 @@ class Accounts:
         return None if found is None else (self.users[found[0]], found[1])
 
     def merged(self, other: Accounts) -> Accounts:
+        """Raises ConfigError for one name with two rights: its keys here would have those that it has there."""
+        for name in self.users.keys() & other.users.keys():
+            if self.users[name] != other.users[name]:
+                raise ConfigError(f"the keys of the access key file are those of an admin {name!r}; rm that user")
         return Accounts({**self.users, **other.users}, {**self.keys, **other.keys})
 
 

@@ -58,9 +58,14 @@ class Call:
     async def owned(self) -> Bucket:
         """That is the user's own to configure."""
         bucket = await self.bucket(write=True)
-        if not self.user.admin and bucket.owner != self.user.name:
+        if not self.owns:
             raise S3Error("AccessDenied")
         return bucket
+
+    @property
+    def owns(self) -> bool:
+        """The bucket, once it was asked for; or is an admin."""
+        return self.user.admin or (self._bucket is not None and self._bucket.owner == self.user.name)
 
     @property
     def version(self) -> str:

@@ -168,6 +168,8 @@ def _parts(call: Call, found: Object) -> list[Node]:
     try:
         limit = min(1000, int(call.headers.get("x-amz-max-parts", "1000")))
         marker = int(call.headers.get("x-amz-part-number-marker", "0"))
+        if limit < 0 or marker < 0:
+            raise ValueError
     except ValueError:
         raise S3Error("InvalidArgument", "x-amz-max-parts and x-amz-part-number-marker are integers") from None
     rest = [part for part in found.parts if part.number > marker]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import time
@@ -16,17 +17,18 @@ from .model import Bucket, Object, Query
 
 log = logging.getLogger("s3fsx.gateway")
 
-_EVERY = 12 * 3600  # seconds
+_FIRST, _EVERY = 600, 12 * 3600  # seconds; a gateway that is started anew each morning expires, too
 
 
 async def keep_expiring(backend: Backend, clock: Callable[[], float] = time.time) -> None:
     """Runs for ever. What fails is tried again the next time."""
+    await trio.sleep(_FIRST)
     while True:
-        await trio.sleep(_EVERY)
         try:
             await expire(backend, clock())
         except (S3Error, OSError) as error:
             log.warning("lifecycle: %s", error)
+        await trio.sleep(_EVERY)
 
 
 async def expire(backend: Backend, now: float) -> int:
@@ -35,7 +37,10 @@ async def expire(backend: Backend, now: float) -> int:
     for bucket in await backend.buckets():
         rules = bucket.settings.get("lifecycle")
         if rules:
-            gone += await _bucket(backend, bucket, rules, now)
+            try:
+                gone += await _bucket(backend, bucket, rules, now)
+            except (S3Error, OSError) as error:  # the others are none the worse
+                log.warning("lifecycle of %s: %s", bucket.name, error)
     return gone
 
 
@@ -56,8 +61,9 @@ async def _bucket(backend: Backend, bucket: Bucket, rules: Sequence[Rule], now: 
         query = Query(after=page.next_key, after_mark=page.next_mark)
     for upload in (await backend.list_uploads(bucket.name, Query(limit=1_000_000))).uploads:
         if aborted(rules, upload.key, upload.initiated, now):
-            await backend.abort(bucket.name, upload.id)
-            gone += 1
+            with contextlib.suppress(S3Error):  # completed meanwhile
+                await backend.abort(bucket.name, upload.id)
+                gone += 1
     return gone
 
 
@@ -75,6 +81,6 @@ async def _delete(backend: Backend, bucket: Bucket, version: Object, now: float)
     try:
         await backend.delete(bucket.name, version.key, "" if latest else version.version, unchanged, guard)
     except S3Error as error:
-        log.info("lifecycle leaves %s/%s: %s", bucket.name, version.key, error)
+        log.info("lifecycle leaves %s/%r: %s", bucket.name, version.key, error)
         return 0
     return 1

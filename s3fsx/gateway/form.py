@@ -135,7 +135,7 @@ def check_policy(policy: Mapping[str, Any], fields: Mapping[str, str], now: floa
             raise S3Error(
                 "AccessDenied", f"Invalid according to Policy: Policy Condition failed: {json.dumps(condition)}"
             )
-    extra = {name for name in fields if name not in allowed and not name.startswith("x-ignore-")} - {"bucket"}
+    extra = {name for name in fields if name not in allowed and not name.startswith("x-ignore-")}
     if extra:
         raise S3Error("AccessDenied", f"Invalid according to Policy: Extra input fields: {', '.join(sorted(extra))}")
     return least, most

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
 from .accounts import Accounts, User
 from .backend import Backend
+from .browsers import refuse_foreign
 from .call import LARGEST_PUT, Call
 from .errors import S3Error
 from .keynames import MAX_KEY
@@ -132,7 +133,12 @@ class Gateway:
             headers[name] = f"{headers[name]},{value}" if name in headers else value
         target = parse(request.target, headers.get("host", ""), self._domains)
         form = is_form(request.method, target, headers)
-        user, claimed, seed = (FORM, sigv4.UNSIGNED, None) if form else self._who(request, headers, target)
+        if self._accounts is None:
+            refuse_foreign(headers, self._domains)
+        if form:
+            user, claimed, seed = FORM if self._accounts is not None else NOBODY, sigv4.UNSIGNED, None
+        else:
+            user, claimed, seed = self._who(request, headers, target)
         query = target.query
         if len(target.key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))

@@ -7,6 +7,7 @@ Every wait has a deadline; a connection holds at most one MiB of a body.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
@@ -25,6 +26,8 @@ from .render import error_response
 log = logging.getLogger("s3fsx.gateway")
 
 _DRAINED = 1 << 20  # bytes of a body that nobody wanted, for which a connection is kept
+_LINGER, _SILENT = 10, 2  # seconds for which what comes is thrown away, so that the answer arrives
+_PEER = {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH}
 _ids = itertools.count(1)
 
 
@@ -36,6 +39,7 @@ class Server:
         self._limits = limits or Limits()
         self._room = trio.CapacityLimiter(self._limits.connections)
         self._idle: set[trio.CancelScope] = set()
+        self._asked_nothing: dict[trio.CancelScope, None] = {}  # who waits for a head; the longest one first
         self._stopping = False
         self.stopped = trio.Event()
 
@@ -64,18 +68,38 @@ class Server:
     async def _accept(
         self, listener: trio.abc.Listener[trio.abc.HalfCloseableStream], connections: trio.Nursery
     ) -> None:
-        # The listener closes when its task ends, and with it nothing new can come.
-        await trio.serve_listeners(self._connected, [listener], handler_nursery=connections)
+        """One connection more than there is room for: it takes the place of who has asked nothing for the longest time,
+        so that peers without a key keep nobody out. While all are at work the kernel keeps the rest."""
+        failing = False
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:  # no descriptors, no memory
+                    if not failing:
+                        log.warning("cannot accept connections: %s", error.strerror or error)
+                    failing = True
+                    await trio.sleep(0.1)
+                    continue
+                failing = False
+                if not self._room.available_tokens and self._asked_nothing:
+                    next(iter(self._asked_nothing)).cancel()
+                try:
+                    await self._room.acquire_on_behalf_of(stream)
+                except trio.Cancelled:
+                    await trio.aclose_forcefully(stream)
+                    raise
+                connections.start_soon(self._connected, stream)
 
     async def _connected(self, stream: trio.abc.HalfCloseableStream) -> None:
-        async with self._room:
-            try:
-                await self._converse(stream)
-            except Exception as error:
-                if not _gone(error):
-                    log.exception("a connection has failed")
-            finally:
-                await trio.aclose_forcefully(stream)
+        try:
+            await self._converse(stream)
+        except Exception as error:
+            if not _gone(error):
+                log.exception("a connection has failed")
+        finally:
+            self._room.release_on_behalf_of(stream)
+            await trio.aclose_forcefully(stream)
 
     async def _converse(self, stream: trio.abc.HalfCloseableStream) -> None:
         socket = stream.socket if isinstance(stream, trio.SocketStream) else None
@@ -86,8 +110,9 @@ class Server:
             parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
             try:
                 head = await self._head(connection, parser, limit)
-            except h11.RemoteProtocolError as error:
-                code = "RequestHeaderSectionTooLarge" if error.error_status_hint == 431 else "InvalidRequest"
+            except (h11.RemoteProtocolError, ValueError) as error:  # ValueError: a length of 5000 digits, in old h11
+                large = isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431
+                code = "RequestHeaderSectionTooLarge" if large else "InvalidRequest"
                 await self._refuse(stream, parser, S3Error(code, "The request is not valid HTTP/1.1."))
                 return
             if head is None:
@@ -95,7 +120,12 @@ class Server:
             if sum(len(name) + len(value) for name, value in head.headers) + len(head.target) > self._limits.head_bytes:
                 await self._refuse(stream, parser, S3Error("RequestHeaderSectionTooLarge"))
                 return
+            if _ambiguous(head):
+                await self._refuse(stream, parser, S3Error("InvalidRequest", "The request is not valid HTTP/1.1."))
+                return
             if not await self._exchange(connection, parser, head, peer) or self._stopping:
+                return
+            if self._room.statistics().tasks_waiting and not connection.buffer:
                 return
             limit = self._limits.idle
 
@@ -103,6 +133,7 @@ class Server:
         """None: the client has closed, or was too slow."""
         with trio.move_on_after(limit) as scope:
             self._idle.add(scope)
+            self._asked_nothing[scope] = None
             try:
                 while True:
                     event = parser.next_event()
@@ -119,6 +150,7 @@ class Server:
                         return None
             finally:
                 self._idle.discard(scope)
+                del self._asked_nothing[scope]
         return None
 
     async def _exchange(self, connection: Connection, parser: h11.Connection, head: h11.Request, peer: str) -> bool:
@@ -201,7 +233,12 @@ class Server:
             await self._send_all(stream, data + response.body)
         else:
             await self._send_all(stream, data)
-            await self._send_file(connection, response.body)
+            try:
+                await self._send_file(connection, response.body)
+            except OSError as error:
+                if error.errno not in _PEER:
+                    log.warning("request %s could not be sent: %s", request.id, error.strerror or error)
+                raise
 
     async def _send_later(
         self,
@@ -277,14 +314,16 @@ class Server:
     @staticmethod
     async def _close(connection: Connection) -> None:
         """So that the answer arrives: closing with unread bytes in the socket would reset the connection."""
-        with trio.move_on_after(2):
+        with trio.move_on_after(_LINGER):
             if not isinstance(connection.stream, trio.SocketStream):
                 await connection.stream.aclose()
                 return
             await connection.stream.send_eof()
-            for _ in range(64):
-                if not await connection.receive(RECEIVE):
-                    return
+            data = b"?"
+            while data:
+                data = b""
+                with trio.move_on_after(_SILENT):
+                    data = await connection.receive(RECEIVE)
 
 
 def _gone(error: BaseException) -> bool:
@@ -304,8 +343,16 @@ def _sendfile(socket: int, file: int, at: int, count: int) -> int:
 
 def _head_of(status: int, headers: list[tuple[str, str]]) -> h11.Response:
     """With a reason: botocore waits for 100 Continue, and does not see a status without one."""
-    encoded = [(name.encode("latin-1"), value.strip().encode("latin-1", "replace")) for name, value in headers]
+    encoded = [(name.encode("latin-1"), value.strip(" \t").encode("latin-1", "replace")) for name, value in headers]
     return h11.Response(status_code=status, headers=encoded, reason=HTTPStatus(status).phrase.encode())
+
+
+def _ambiguous(head: h11.Request) -> bool:
+    """What a proxy before this server might take for something else: two lengths, or no HTTP/1."""
+    names = {name for name, _ in head.headers}
+    if head.http_version not in (b"1.0", b"1.1"):
+        return True
+    return b"transfer-encoding" in names and (b"content-length" in names or head.http_version == b"1.0")
 
 
 def _persistent(head: h11.Request) -> bool:

@@ -123,7 +123,7 @@ _KEPT = ("ETag", "Last-Modified", "Cache-Control", "Expires", "x-amz-version-id"
 
 
 def _of_part(found: Object, text: str) -> tuple[int, int]:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 10_000:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= 10_000:
         message = "Part number must be an integer between 1 and 10000, inclusive"
         raise S3Error("InvalidArgument", message, ArgumentName="partNumber", ArgumentValue=text)
     if not found.parts:
@@ -154,9 +154,10 @@ async def delete_many(call: Call) -> Response:
     await call.bucket(write=True)
     tree = parse(await call.payload.read(), "Delete")
     quiet = tree.text("Quiet", "false").strip().lower() == "true"
-    asked = [(o.text("Key"), o.text("VersionId", ""), o.text("ETag", "")) for o in tree.all("Object")]
-    if not asked or len(asked) > _KEYS:
+    objects = list(tree.all("Object"))
+    if not 1 <= len(objects) <= _KEYS:
         raise S3Error("MalformedXML")
+    asked = [(o.text("Key"), o.text("VersionId", ""), o.text("ETag", "")) for o in objects]
     guard = guard_for(call)
     answers: list[Node] = []
     for key, wanted, etag in asked:

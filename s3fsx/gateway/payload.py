@@ -26,6 +26,7 @@ class Payload:
         self, body: Body, headers: Mapping[str, str], claimed: str, seed: sigv4.Seed | None, *, limit: int
     ) -> None:
         """claimed: x-amz-content-sha256; seed: of signed chunks. limit: bytes of the data. Raises S3Error."""
+        sigv4.check_payload(claimed)
         self._body = body
         self._headers = headers
         self._limit = limit

@@ -24,6 +24,8 @@ from .xml import parse
 
 _HEADERS = ("content-type", "cache-control", "content-disposition", "content-encoding", "expires", "content-md5")
 
+_PREFIXES = tuple(f"x-amz-{n}" for n in ("meta-", "checksum-", "server-side", "object-lock-", "storage", "website"))
+
 
 class _File:
     """The file of a form as the body of a request."""
@@ -107,7 +109,7 @@ def _headers(fields: dict[str, str]) -> dict[str, str]:
     return {
         named.get(name, name): value.encode().decode("latin-1")
         for name, value in fields.items()
-        if name in _HEADERS or name in named or name.startswith(("x-amz-meta-", "x-amz-checksum-", "x-amz-server-side"))
+        if name in _HEADERS or name in named or name.startswith(_PREFIXES)
     }
 
 
@@ -155,7 +157,10 @@ def _answer(call: Call, fields: dict[str, str], etag: str, headers: list[tuple[s
     scheme = "https" if call.request.secure else "http"
     host = next((value for name, value in call.request.headers if name == "host"), "")
     location = f"{scheme}://{host}/{call.bucket_name}/{quote(call.key)}"
-    split = urlsplit(fields.get("success_action_redirect") or fields.get("redirect") or "")
+    try:
+        split = urlsplit(fields.get("success_action_redirect") or fields.get("redirect") or "")
+    except ValueError:  # no URL; what was uploaded is there
+        split = urlsplit("")
     if split.scheme in ("http", "https") and split.netloc:
         more = f"bucket={quote(call.bucket_name)}&key={quote(call.key, safe='')}&etag={quote(chr(34) + etag + chr(34))}"
         target = urlunsplit(split._replace(query=f"{split.query}&{more}" if split.query else more))

@@ -10,6 +10,7 @@ from .errors import S3Error
 from .messages import Response
 from .xml import Node, document
 
+_FIRST, _LAST = -30610224000, 253402300799  # seconds; the years 1000 to 9999
 XML = ("Content-Type", "application/xml")
 
 
@@ -28,8 +29,13 @@ def xml_response(name: str, children: Iterable[Node], headers: tuple[tuple[str, 
 
 def iso(nanoseconds: int) -> str:
     """As in listings: milliseconds, which are those of whole seconds, as the header tells no more."""
-    return datetime.fromtimestamp(nanoseconds // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    return datetime.fromtimestamp(_seconds(nanoseconds), UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
 
 
 def http_date(nanoseconds: int) -> str:
-    return formatdate(nanoseconds // 10**9, usegmt=True)
+    return formatdate(_seconds(nanoseconds), usegmt=True)
+
+
+def _seconds(nanoseconds: int) -> int:
+    """A file system may know years that a date has no digits for."""
+    return min(max(nanoseconds // 10**9, _FIRST), _LAST)

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -27,6 +28,8 @@ from .messages import FileRange, Request, Response
 from .users import Current
 
 log = logging.getLogger("s3fsx.gateway")
+
+_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +90,10 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
     if settings.tls_cert:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         try:
-            context.load_cert_chain(settings.tls_cert, settings.tls_key)
+            context.load_cert_chain(settings.tls_cert, settings.tls_key, "")  # a password would be asked for
         except OSError as error:
             raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
+    _raise_descriptors()
     backend = DirectoryBackend(settings.path)
     try:
         backend.claim()
@@ -103,14 +107,34 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         backend.release()
 
 
-async def _run(
-    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
-) -> None:
+def _raise_descriptors() -> None:
+    """512 connections have a socket and up to three files each; the usual limit is 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def open_listeners(settings: Settings) -> list[trio.SocketListener]:
+    """Raises ConfigError, S3fsxError."""
     host, port = settings.address
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
         raise S3fsxError(f"cannot listen on {settings.listen}: {error.strerror or error}") from None
+    where = [str(listener.socket.getsockname()[0]) for listener in listeners]
+    if settings.no_auth and not all(ipaddress.ip_address(address).is_loopback for address in where):
+        for listener in listeners:
+            await listener.aclose()
+        raise ConfigError(f"no_auth is for a loopback address only, but {host} is {', '.join(where)}")
+    return listeners
+
+
+async def _run(
+    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
+) -> None:
+    host, _ = settings.address
+    listeners = await open_listeners(settings)
     port = listeners[0].socket.getsockname()[1]
     served = [trio.SSLListener(listener, context) for listener in listeners] if context else listeners
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
@@ -146,8 +170,10 @@ class AccessLog:
     """A line of JSON for each request: to a file, or to stderr for "-"."""
 
     def __init__(self, path: str) -> None:
+        self._failed = False
         try:
-            self._file = sys.stderr if path == "-" else open(path, "a", buffering=1, encoding="utf-8")  # noqa: SIM115
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._descriptor = 2 if path == "-" else os.open(path, flags, 0o600)
         except OSError as error:
             raise ConfigError(f"access_log {path}: {error.strerror}") from None
 
@@ -169,4 +195,10 @@ class AccessLog:
             "sent": body.length if isinstance(body, FileRange) else len(body),
             "seconds": round(seconds, 6),
         }
-        self._file.write(json.dumps(entry) + "\n")
+        try:
+            os.write(self._descriptor, json.dumps(entry).encode() + b"\n")
+            self._failed = False
+        except OSError as error:  # the answer is none the worse
+            if not self._failed:
+                log.warning("the access log cannot be written: %s", error.strerror or error)
+            self._failed = True

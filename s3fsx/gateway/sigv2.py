@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
@@ -91,6 +90,8 @@ def _text(asked: Asked, claim: Claim, raw_path: str) -> str:
 
 
 def _resource(asked: Asked, raw_path: str) -> str:
-    pairs: Mapping[str, str] = {name.decode("latin-1"): value.decode("latin-1") for name, value in asked.query}
+    pairs: dict[str, str] = {}
+    for name, value in asked.query:  # the first one, as it is the one that is obeyed
+        pairs.setdefault(name.decode("latin-1"), value.decode("latin-1"))
     signed = [f"{name}={pairs[name]}" if pairs[name] else name for name in _SIGNED if name in pairs]
     return f"{raw_path}?{'&'.join(signed)}" if signed else raw_path

@@ -120,13 +120,7 @@ def _of_header(asked: Asked, header: str) -> Claim | None:
     payload = asked.header("x-amz-content-sha256")
     if payload is None:
         raise S3Error("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-    if payload not in (UNSIGNED, STREAMING, STREAMING_TRAILER, UNSIGNED_TRAILER) and not _HEX.fullmatch(payload):
-        raise S3Error(
-            "InvalidArgument",
-            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a value of chunked uploads or a valid sha256 value.",
-            ArgumentName="x-amz-content-sha256",
-            ArgumentValue=payload,
-        )
+    check_payload(payload)
     return Claim(
         access=found["access"],
         day=found["day"],
@@ -138,6 +132,17 @@ def _of_header(asked: Asked, header: str) -> Claim | None:
         payload=payload,
         presigned=False,
     )
+
+
+def check_payload(payload: str) -> None:
+    """What x-amz-content-sha256 says. Raises S3Error."""
+    if payload not in (UNSIGNED, STREAMING, STREAMING_TRAILER, UNSIGNED_TRAILER) and not _HEX.fullmatch(payload):
+        raise S3Error(
+            "InvalidArgument",
+            "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, a value of chunked uploads or a valid sha256 value.",
+            ArgumentName="x-amz-content-sha256",
+            ArgumentValue=payload,
+        )
 
 
 def _stamp(amazon: str | None, date: str | None) -> str:

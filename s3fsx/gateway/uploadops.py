@@ -48,7 +48,7 @@ async def create(call: Call) -> Response:
 
 def _number(call: Call) -> int:
     text = call.query["partNumber"]
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST:
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= _MOST:
         message = f"Part number must be an integer between 1 and {_MOST}, inclusive"
         raise S3Error("InvalidArgument", message, ArgumentName="partNumber", ArgumentValue=text)
     return int(text)
@@ -129,14 +129,17 @@ async def complete(call: Call) -> Response:
     try:
         upload = await _upload(call)
     except S3Error as error:
-        return await _completed_before(call, error)
+        return _completed(call, await _made_before(call, error))
     numbers = [number for number, _, _ in asked]
 
     def finish(parts: Sequence[Part]) -> Object:
         return _assembled(call, upload, asked, parts, given)
 
     async def run() -> Object:
-        return await call.backend.complete(call.bucket_name, upload.id, numbers, finish, call.condition)
+        try:
+            return await call.backend.complete(call.bucket_name, upload.id, numbers, finish, call.condition)
+        except S3Error as error:
+            return await _made_before(call, error)
 
     there = {part.number: part for part in await call.backend.parts(call.bucket_name, upload.id)}
     # What is wrong with the request is said before the white space begins.
@@ -153,15 +156,17 @@ async def complete(call: Call) -> Response:
     return replace(answer, headers=[*answer.headers, *version(bucket, made)])
 
 
-async def _completed_before(call: Call, error: S3Error) -> Response:
-    """The answer to the first Complete may have been lost: the object knows its upload."""
+async def _made_before(call: Call, error: S3Error) -> Object:
+    """The answer to the first Complete may have been lost, or it is under way: the object knows its upload."""
+    if error.code != "NoSuchUpload":
+        raise error
     try:
         found = await call.backend.head(call.bucket_name, call.key)
     except S3Error:
         raise error from None
     if found.upload != call.query["uploadId"]:
         raise error
-    return _completed(call, found)
+    return found
 
 
 def _completed(call: Call, made: Object) -> Response:
@@ -183,6 +188,8 @@ Asked = tuple[int, str, dict[str, str]]  # number, ETag, checksums by algorithm
 
 def _asked(tree: Tree) -> list[Asked]:
     asked: list[Asked] = []
+    if sum(1 for _ in tree.all("Part")) > _MOST:  # a document has room for 50 000, which would take seconds
+        raise S3Error("MalformedXML")
     for part in tree.all("Part"):
         text = part.text("PartNumber").strip()
         if not text.isascii() or not text.isdigit() or len(text) > 9:
@@ -191,7 +198,7 @@ def _asked(tree: Tree) -> list[Asked]:
         asked.append((int(text), part.text("ETag").strip().strip('"'), checksums))
     if not asked:
         raise S3Error("MalformedXML")
-    if len(asked) > _MOST or any(not 1 <= number <= _MOST for number, _, _ in asked):
+    if any(not 1 <= number <= _MOST for number, _, _ in asked):
         raise S3Error("InvalidArgument", f"Part number must be an integer between 1 and {_MOST}, inclusive")
     if any(a[0] >= b[0] for a, b in pairwise(asked)):
         raise S3Error("InvalidPartOrder")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ..errors import ConfigError
 from .accounts import Accounts, dump, of_lines, parse
@@ -38,6 +40,19 @@ def load(root: str) -> Accounts:
     return parse(read_private(path), path) if os.path.exists(path) else Accounts()
 
 
+@contextlib.contextmanager
+def alone(root: str) -> Iterator[None]:
+    """Of all that read the file to write it again, one at a time: two would keep the change of one."""
+    directory = os.path.dirname(path_of(root))
+    files.make_directory(directory.encode())
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def save(root: str, accounts: Accounts) -> None:
     path = path_of(root)
     files.make_directory(os.path.dirname(path).encode())
@@ -54,14 +69,14 @@ class Current:
         self._stamps = self._look()
         self._accounts = self._read()
 
-    def _look(self) -> list[tuple[int, int]]:
+    def _look(self) -> list[tuple[int, int, int]]:
         stamps = []
         for path in (path_of(self._root), self._key_file):
             try:
                 status = os.stat(path)
-                stamps.append((status.st_ino, status.st_mtime_ns))
+                stamps.append((status.st_ino, status.st_mtime_ns, status.st_size))
             except OSError:
-                stamps.append((0, 0))
+                stamps.append((0, 0, 0))
         return stamps
 
     def _read(self) -> Accounts:

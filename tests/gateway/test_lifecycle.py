@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from botocore.exceptions import ClientError
 
 from s3fsx.gateway.directory.provider import DirectoryBackend
-from s3fsx.gateway.expiring import expire
+from s3fsx.gateway.expiring import expire, keep_expiring
 from s3fsx.gateway.lifecycle import doomed, due
-from s3fsx.gateway.model import Bucket, Object, Query
+from s3fsx.gateway.model import Bucket, Object, Page, Query
 from tests.s3server import S3Server
 
 DAY = 86400
@@ -127,3 +129,26 @@ async def test_what_expires_goes(backend: DirectoryBackend) -> None:
     assert await expire(backend, now + 3 * DAY) == 3
     assert [found.key for found in (await backend.list("bucket", Query())).entries] == ["new", "old/held"]
     assert [upload.key for upload in (await backend.list_uploads("bucket", Query())).uploads] == ["new"]
+
+
+@pytest.mark.expect_log("lifecycle of broken: ")
+async def test_one_bucket_that_fails_does_not_keep_the_others(
+    backend: DirectoryBackend, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """And the first look is ten minutes after the start."""
+    rules = [{**RULE, "abort": 1}]
+    for name in ("broken", "bucket"):
+        await backend.create_bucket(Bucket(name, 0, "me", {"lifecycle": rules}))
+        await backend.create_upload(name, Object("x", 0, "", 0))
+    real = backend.list_versions
+
+    async def list_versions(bucket: str, query: Query) -> Page:
+        if bucket == "broken":
+            raise OSError(5, "Input/output error")
+        return await real(bucket, query)
+
+    monkeypatch.setattr(backend, "list_versions", list_versions)
+    with trio.move_on_after(700):
+        await keep_expiring(backend, lambda: 2.0e9 + 2 * DAY)
+    assert len((await backend.list_uploads("broken", Query())).uploads) == 1
+    assert (await backend.list_uploads("bucket", Query())).uploads == ()

@@ -6,9 +6,10 @@ import contextlib
 import errno
 import itertools
 import os
+import stat
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 _numbers = itertools.count()
 _SLICE = 64 << 20  # bytes of one copy_file_range, so that a thread looks up now and then
@@ -21,11 +22,45 @@ class Clock:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last = 0
+        self._ahead = 0  # of files from the future, which must not take the others there
 
     def next(self, above: int = 0) -> int:
         with self._lock:
-            self._last = max(time.time_ns(), self._last + 1, above + 1)
-            return self._last
+            self._last = max(time.time_ns(), self._last + 1)
+            if above < self._last:
+                return self._last
+            self._ahead = max(self._ahead, above) + 1
+            return self._ahead
+
+
+def kind(path: bytes) -> int | None:
+    """S_IFREG and its like; None: there is nothing. Of a link itself."""
+    try:
+        return stat.S_IFMT(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def directories(root: bytes, components: Sequence[bytes]) -> bool:
+    """Whether all of them are directories, one in the other: a symbolic link would lead out of the bucket."""
+    path = root
+    for component in components:
+        path = os.path.join(path, component)
+        if kind(path) != stat.S_IFDIR:
+            return False
+    return True
+
+
+def below(path: bytes) -> Iterator[os.DirEntry[bytes]]:
+    """All that is in a directory, at any depth, each directory before what is in it. os.walk recurses in Python 3.11,
+    and a key may have 1024 directories."""
+    waiting = [path]
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                yield entry
 
 
 def temporary(directory: bytes) -> bytes:
@@ -59,10 +94,11 @@ def sync_directories(paths: Iterable[bytes]) -> None:
             sync_directory(path)
 
 
-def make_directory(path: bytes) -> None:
-    """With all above it; what was made is on disk."""
+def make_directory(path: bytes, within: bytes = b"") -> None:
+    """With all above it; what was made is on disk. within: a directory that is not made. Raises FileNotFoundError
+    without it: a bucket that was deleted meanwhile must not come back."""
     missing = []
-    while not os.path.isdir(path):
+    while path != within and not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
     for made in reversed(missing):

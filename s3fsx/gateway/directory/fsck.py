@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import S3fsxError
 from ..checksums import FULL, encode, named
+from ..errors import S3Error
 from ..model import Object
 from . import files
 from .records import digest
@@ -40,8 +40,12 @@ def check(path: str, *, data: bool, repair: bool, tell: Callable[[str], object])
             raise S3fsxError(f"{path} is being served: stop the gateway before --repair") from None
     found = Found()
     try:
-        for bucket in shelf.buckets():
-            _bucket(shelf.space(bucket.name)[0], bucket.name, found, data, repair, tell)
+        for name in shelf.names():
+            try:
+                _bucket(shelf.space(name)[0], name, found, data, repair, tell)
+            except S3Error as error:
+                found.damaged += 1
+                tell(f"damaged: {name}: {error.message}")
     finally:
         shelf.release()
     tell(
@@ -84,13 +88,10 @@ def _lost(space: Space) -> list[bytes]:
         if path is not None:
             known.add(path)
     lost = []
-    for directory, below, names in os.walk(space.path):
-        if directory == space.path:
-            below[:] = [name for name in below if os.path.join(directory, name) != space.internal]
-        for name in names:
-            path = os.path.join(directory, name)
-            if path not in known and stat.S_ISREG(os.lstat(path).st_mode):
-                lost.append(path)
+    for entry in files.below(space.path):
+        own = entry.path.startswith(space.internal + b"/")
+        if not own and entry.path not in known and entry.is_file(follow_symlinks=False):
+            lost.append(entry.path)
     return lost
 
 

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 
 from ..keynames import ASIDE, to_path
+from . import files
 
 
 class Names:
@@ -23,38 +24,42 @@ class Names:
         self.root = root
         self.lock = lock or threading.RLock()
 
-    def _path(self, key: bytes) -> bytes:
-        return os.path.join(self.root, *to_path(key))
-
     def find(self, key: bytes) -> bytes | None:
-        path = self._path(key)
+        components = to_path(key)
+        if not files.directories(self.root, components[:-1]):
+            return None
+        path = os.path.join(self.root, *components)
         for candidate in (path, path + ASIDE, path):
-            if _kind(candidate) == stat.S_IFREG:
+            if files.kind(candidate) == stat.S_IFREG:
                 return candidate
         return None
 
     def place(self, new: bytes, key: bytes) -> Sequence[bytes]:
         """Renames the file ``new``; returns the directories that have changed. Raises FileNotFoundError without it."""
-        path = self._path(key)
+        components = to_path(key)
+        path = os.path.join(self.root, *components)
         with self.lock:
-            changed = self._make_parents(path)
-            if _kind(path) == stat.S_IFDIR or _kind(path + ASIDE) == stat.S_IFREG:
+            changed = self._make_parents(components[:-1])
+            kind = files.kind(path)
+            if kind == stat.S_IFDIR or (kind != stat.S_IFREG and files.kind(path + ASIDE) == stat.S_IFREG):
                 path += ASIDE
             os.rename(new, path)
         return [*changed, os.path.dirname(path)]
 
-    def _make_parents(self, path: bytes) -> list[bytes]:
+    def _make_parents(self, components: Sequence[bytes]) -> list[bytes]:
         changed = []
-        below = os.path.dirname(path)
-        missing = []
-        while below != self.root and _kind(below) != stat.S_IFDIR:
-            missing.append(below)
-            below = os.path.dirname(below)
-        for directory in reversed(missing):
-            if _kind(directory) is not None:
+        directory = self.root
+        for component in components:
+            above, directory = directory, os.path.join(directory, component)
+            kind = files.kind(directory)
+            if kind == stat.S_IFDIR:
+                continue
+            if kind == stat.S_IFREG:
                 os.rename(directory, directory + ASIDE)
+            elif kind is not None:
+                os.unlink(directory)  # a link, which is no object
             os.mkdir(directory, 0o700)
-            changed.append(os.path.dirname(directory))
+            changed.append(above)
         return changed
 
     def remove(self, key: bytes, into: bytes | None = None) -> Sequence[bytes]:
@@ -76,10 +81,3 @@ class Names:
                 os.rmdir(directory)
                 directory = os.path.dirname(directory)
         return directory
-
-
-def _kind(path: bytes) -> int | None:
-    try:
-        return stat.S_IFMT(os.lstat(path).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return None

@@ -216,6 +216,10 @@ def _translated(function: Callable[[], T]) -> T:
     except OSError as error:
         if error.errno in files.FULL:
             raise S3Error("StorageFull") from error
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise S3Error("SlowDown") from error
+        if error.errno == errno.ENAMETOOLONG:
+            raise S3Error("KeyTooLongError") from error
         if error.errno == errno.ENOENT:
             raise S3Error("NoSuchBucket") from error
         raise

@@ -32,7 +32,7 @@ class Records:
     def save(self, key: bytes, time: int, document: dict[str, Any]) -> None:
         """On disk when this returns."""
         path = self.path(key, time)
-        files.make_directory(os.path.dirname(path))
+        files.make_directory(os.path.dirname(path), os.path.dirname(self._root))
         text = json.dumps(document, ensure_ascii=True, separators=(",", ":"))
         files.replace(path, text.encode())
 
@@ -47,9 +47,10 @@ class Records:
 
     def all(self) -> Iterator[bytes]:
         """The paths of all of them, and of what a crash has left of new ones."""
-        for directory, _, names in os.walk(self._root):
-            for name in names:
-                yield os.path.join(directory, name)
+        if os.path.isdir(self._root):
+            for entry in files.below(self._root):
+                if entry.is_file(follow_symlinks=False):
+                    yield entry.path
 
     def drop(self, key: bytes, time: int) -> None:
         with contextlib.suppress(FileNotFoundError):

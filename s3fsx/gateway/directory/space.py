@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -39,7 +40,7 @@ class Space:
         self._listings = listings
         for needed in (self.temporary, versions, self._noncurrent.root):
             if not os.path.isdir(needed):
-                files.make_directory(needed)
+                files.make_directory(needed, path)
 
     def new_file(self) -> tuple[bytes, int]:
         path = files.temporary(self.temporary)
@@ -69,9 +70,11 @@ class Space:
                 continue
             try:
                 status = os.fstat(descriptor)
-                found = self.versions.describe(key, status)
-                if found is None and unchanged(path, status):
-                    found = by_hand(key, status)
+                found = None
+                if stat.S_ISREG(status.st_mode):  # else it was moved aside just now, and a directory made
+                    found = self.versions.describe(key, status)
+                    if found is None and unchanged(path, status):
+                        found = by_hand(key, status)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -285,7 +288,8 @@ class Space:
         def of_key(key: bytes) -> Iterator[tuple[Object, str]]:
             with self.lock:
                 stack = self.versions.stack(key)
-            told = key == after and bool(query.after_mark)
+            # A version that has gone meanwhile tells nothing of its place: all of the key are told again.
+            told = key == after and any(entry.object.version == query.after_mark for entry in stack)
             for entry in stack:
                 if not told:
                     yield entry.object, entry.object.version

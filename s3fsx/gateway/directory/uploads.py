@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -24,6 +25,7 @@ class Uploads:
     def __init__(self, space: Space) -> None:
         self._space = space
         self._root = os.path.join(space.internal, b"uploads")
+        self._completing: dict[str, threading.Lock] = {}  # two at once would copy all twice, and make two versions
 
     def _directory(self, upload: str) -> bytes:
         if not _ID.fullmatch(upload):
@@ -33,9 +35,17 @@ class Uploads:
     def create(self, attributes: Object) -> Upload:
         made = Upload(secrets.token_hex(16), attributes, self._space.clock.next())
         directory = self._directory(made.id)
-        files.make_directory(directory)
+        new = files.temporary(self._space.temporary)
         document = {**attributes.to_json(), "initiated": made.initiated}
-        files.replace(os.path.join(directory, b"upload.json"), json.dumps(document).encode())
+        try:
+            files.make_directory(new, self._space.temporary)
+            files.replace(os.path.join(new, b"upload.json"), json.dumps(document).encode())
+            files.make_directory(self._root, self._space.internal)
+            os.rename(new, directory)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        files.sync_directory(self._root)
         return made
 
     def get(self, upload: str, key: str | None = None) -> Upload:
@@ -119,6 +129,20 @@ class Uploads:
         versioning: str,
     ) -> Object:
         """finish: checks the parts and says what the object is. Raises S3Error."""
+        with self._completing.setdefault(upload, threading.Lock()):
+            made = self._assemble(upload, numbers, finish, condition, versioning)
+            with contextlib.suppress(S3Error):  # aborted meanwhile: the object is there nevertheless
+                self.abort(upload)
+            return made
+
+    def _assemble(
+        self,
+        upload: str,
+        numbers: Sequence[int],
+        finish: Callable[[list[Part]], Object],
+        condition: Condition,
+        versioning: str,
+    ) -> Object:
         by_number = {part.number: (part, path) for part, path in self.parts(upload)}
         chosen = [by_number[number] for number in numbers if number in by_number]
         made = finish([part for part, _ in chosen])
@@ -130,24 +154,23 @@ class Uploads:
                     files.copy_range(source, 0, part.size, descriptor)
                 finally:
                     os.close(source)
-            made = self._space.commit(new, descriptor, made, condition, versioning)
+            return self._space.commit(new, descriptor, made, condition, versioning)
         except FileNotFoundError:
             raise S3Error("NoSuchUpload", UploadId=upload) from None
         finally:
             os.close(descriptor)
             files.remove(new)
-        self.abort(upload)
-        return made
 
     def abort(self, upload: str) -> None:
         """Raises S3Error: NoSuchUpload."""
-        directory = self._directory(upload)
+        gone = files.temporary(self._space.temporary)  # which the next start empties, were this one killed
         try:
-            os.unlink(os.path.join(directory, b"upload.json"))
+            os.rename(self._directory(upload), gone)
         except FileNotFoundError:
             raise S3Error("NoSuchUpload", UploadId=upload) from None
-        shutil.rmtree(directory, ignore_errors=True)
+        self._completing.pop(upload, None)
         files.sync_directories([self._root])
+        shutil.rmtree(gone, ignore_errors=True)
 
     def any(self) -> bool:
         try:

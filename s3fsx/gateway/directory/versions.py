@@ -67,6 +67,8 @@ class Versions:
                 status = os.lstat(path)
             except (FileNotFoundError, NotADirectoryError):
                 continue
+            if not stat.S_ISREG(status.st_mode):  # it was moved aside just now
+                continue
             found = self.describe(key, status)
             if found is None and unchanged(path, status):
                 found = by_hand(key, status)
@@ -99,7 +101,7 @@ class Versions:
         """The directory for versions that are not current; on disk."""
         directory = self.directory(key)
         if not os.path.isdir(directory):
-            files.make_directory(directory)
+            files.make_directory(directory, os.path.dirname(self._root))
         if self._noncurrent.find(key) is None:
             new = files.temporary(self._root)
             os.close(files.create(new))

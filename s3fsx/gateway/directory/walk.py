@@ -14,11 +14,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..keynames import ASIDE, INTERNAL, LONGER, directory_fragment, file_fragment, to_path
+from ..keynames import ASIDE, INTERNAL, LONGER, MAX_KEY, directory_fragment, file_fragment, to_path
+from . import files
 
 _KEPT = 200_000  # names
 # A directory's time has the grain of the kernel's tick (4 to 10 ms): one that changed just now may change unseen.
 _SETTLED = 100_000_000  # ns
+_READINGS = 3  # at most, of a directory that changes while it is read
 
 Level = list[bytes]  # fragments; those of directories end with "/"
 
@@ -45,12 +47,24 @@ class Listings:
                 self._kept.move_to_end(path)
                 return found[1]
         settled = time.time_ns() - status.st_mtime_ns > _SETTLED
-        level, whole = self._read(root, path, before)
+        found_now, whole = self._read(root, path, before)
+        for _ in range(_READINGS - 1):
+            # A file that was replaced or moved aside meanwhile may have been at neither of its two places.
+            try:
+                status = os.stat(path, follow_symlinks=False)
+            except (FileNotFoundError, NotADirectoryError):
+                break
+            last, stamp = stamp, (status.st_ino, status.st_mtime_ns)
+            if settled and last == stamp:
+                break
+            settled = False
+            found_now |= self._read(root, path, before)[0]
+        level = sorted(found_now)
         if settled and whole:
             self._keep(path, stamp, level)
         return level
 
-    def _read(self, root: bytes, path: bytes, before: bytes) -> tuple[Level, bool]:
+    def _read(self, root: bytes, path: bytes, before: bytes) -> tuple[set[bytes], bool]:
         fragments: Level = []
         whole = True
         try:
@@ -66,7 +80,7 @@ class Listings:
                             fragments.append(fragment)
         except (FileNotFoundError, NotADirectoryError):
             pass
-        return sorted(set(fragments)), whole
+        return set(fragments), whole
 
     def _of_directory(self, root: bytes, path: bytes, name: bytes, before: bytes) -> Iterator[bytes]:
         if path == root and name == INTERNAL:
@@ -118,8 +132,11 @@ class Walk:
         self._listings = listings
         self._prefix = prefix
         self._start = prefix
+        self._stack: list[_Open] = []
         directory = prefix[: prefix.rfind(b"/") + 1]
-        self._stack = [self._opened(directory)]
+        # A key is not longer, but a path of one might be longer than the kernel takes.
+        if len(prefix) <= MAX_KEY and files.directories(root, to_path(directory[:-1]) if directory else ()):
+            self._stack.append(self._opened(directory))
 
     def _opened(self, directory: bytes) -> _Open:
         path = self._root
