@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
+from . import encryption
 from .checksums import ALGORITHMS
 from .errors import S3Error
 from .model import COMPLIANCE, GOVERNANCE, NULL, Object
@@ -25,11 +26,6 @@ _STORAGE_CLASSES = {"STANDARD", "REDUCED_REDUNDANCY"}
 # What asks for something that is not done must not be answered as if it were.
 _REFUSED = (
     "x-amz-website-redirect-location",
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-server-side-encryption-customer-key",
-    "x-amz-server-side-encryption-aws-kms-key-id",
-    "x-amz-copy-source-server-side-encryption-customer-algorithm",
     "x-amz-grant-full-control",
     "x-amz-grant-read",
     "x-amz-grant-read-acp",
@@ -42,6 +38,7 @@ _PRIVATE = {"private", "bucket-owner-full-control", "bucket-owner-read"}
 
 def refuse_unknown(headers: Mapping[str, str]) -> None:
     """Raises S3Error: NotImplemented for encryption, grants, redirects; InvalidStorageClass."""
+    encryption.refuse(headers)
     for name in _REFUSED:
         if name in headers:
             raise S3Error("NotImplemented", Header=name)
@@ -110,7 +107,7 @@ def retain_until(text: str, now: float) -> int:
 
 def tags_of_header(text: str) -> tuple[tuple[str, str], ...]:
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=50, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50, errors="strict")
     except ValueError:
         message = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters."
         raise S3Error("InvalidArgument", message, ArgumentName="x-amz-tagging") from None
@@ -120,7 +117,7 @@ def tags_of_header(text: str) -> tuple[tuple[str, str], ...]:
 def checked_tags(pairs: Sequence[tuple[str, str]], limit: int = 10) -> tuple[tuple[str, str], ...]:
     """Raises S3Error."""
     if len(pairs) > limit:
-        raise S3Error("BadRequest", f"Object tags cannot be greater than {limit}")
+        raise S3Error("InvalidTag", f"Object tags cannot be greater than {limit}")
     if len({name for name, _ in pairs}) != len(pairs):
         raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")
     for name, value in pairs:
@@ -128,7 +125,7 @@ def checked_tags(pairs: Sequence[tuple[str, str]], limit: int = 10) -> tuple[tup
             raise S3Error("InvalidTag", "The TagKey you have provided is invalid", TagKey=name)
         if len(value) > 256 or not _TAG.fullmatch(value):
             raise S3Error("InvalidTag", "The TagValue you have provided is invalid", TagKey=name)
-    return tuple(pairs)
+    return tuple(sorted(pairs))
 
 
 def of_answer(found: Object, versioned: bool, *, checksum: bool) -> list[tuple[str, str]]:

@@ -126,7 +126,7 @@ async def put_lock(call: Call) -> Response:
         except ValueError:
             raise S3Error("MalformedXML") from None
         if not 0 < number <= (36500 if days else 100):
-            raise S3Error("InvalidArgument", "Default retention period must be a positive integer value.")
+            raise S3Error("InvalidRetentionPeriod")
         rule = {"mode": mode, "days" if days else "years": number}
     await call.backend.configure(call.bucket_name, {"lock": {"rule": rule}})
     return Response(200)

@@ -10,6 +10,7 @@ from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, u
 from .accounts import Accounts, User
 from .backend import Backend
 from .call import LARGEST_PUT, Call
+from .checksums import HEADERS
 from .errors import S3Error
 from .keynames import MAX_KEY
 from .messages import Request, Response
@@ -138,7 +139,10 @@ class Gateway:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))
         name, operation = ("PostObject", self._post) if form else choose(request.method, target, query, headers)
         limit = LARGEST_PUT if operation in _STREAMED else LIMIT
-        payload = Payload(request.body, headers, claimed, seed, limit=limit)
+        of_body = headers
+        if operation is uploadops.complete:  # its checksum is that of the object
+            of_body = {name: value for name, value in headers.items() if name not in HEADERS}
+        payload = Payload(request.body, of_body, claimed, seed, limit=limit)
         call = Call(
             request,
             target.bucket,

@@ -44,10 +44,10 @@ def guard_for(call: Call) -> Callable[[Object], None]:
 
 
 def check_change(old: Object, mode: str, until: int, *, bypass: bool, now: float) -> None:
-    """Of a retention. Raises S3Error: longer is always possible, shorter only of GOVERNANCE with the bypass."""
+    """Of a retention. Raises S3Error: longer is always possible, anything else only of GOVERNANCE with the bypass."""
     if not old.mode or old.until <= now:
         return
-    if until >= old.until and (mode == old.mode or (old.mode == GOVERNANCE and mode == COMPLIANCE)):
+    if until >= old.until and mode == old.mode:
         return
     if old.mode == GOVERNANCE and bypass:
         return

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from . import conditions, ranges
+from . import conditions, encryption, ranges
 from .call import LARGEST_PUT, Call
 from .checksums import ALGORITHMS, FULL, HEADERS, PREFIX, Wanted, named, of_parts, type_of
 from .errors import S3Error
 from .listops import encoder, owner
 from .messages import Response
 from .model import Object, Part, Query, Upload
-from .objectops import described, version
+from .objectops import described, expires, version
 from .render import iso, xml_response
 from .xml import Node, Tree, parse
 
@@ -60,6 +60,7 @@ async def _upload(call: Call) -> Upload:
 
 async def put_part(call: Call) -> Response:
     await call.bucket(write=True)
+    encryption.refuse(call.headers)
     number = _number(call)
     call.payload.need_length()
     upload = await _upload(call)
@@ -85,6 +86,7 @@ async def put_part(call: Call) -> Response:
 
 async def copy_part(call: Call) -> Response:
     await call.bucket(write=True)
+    encryption.refuse(call.headers)
     number = _number(call)
     upload = await _upload(call)
     source = await call.source()
@@ -123,7 +125,6 @@ def _bytes(response: Response) -> bytes:
 
 async def complete(call: Call) -> Response:
     bucket = await call.bucket(write=True)
-    conditions.check_form(call.headers)
     given = {name: value for name, value in call.headers.items() if name in HEADERS}
     asked = _asked(parse(await call.payload.read(), "CompleteMultipartUpload"))
     try:
@@ -150,7 +151,7 @@ async def complete(call: Call) -> Response:
         return Response(200, (("Content-Type", "application/xml"),), later=later)
     made = await run()
     answer = _completed(call, made)
-    return replace(answer, headers=[*answer.headers, *version(bucket, made)])
+    return replace(answer, headers=[*answer.headers, *version(bucket, made), *expires(bucket, made)])
 
 
 async def _completed_before(call: Call, error: S3Error) -> Response:

@@ -29,8 +29,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "doctor.__init__", "doctor.facts",
         "gateway.__init__", "gateway.directory.__init__", "gateway.errors", "gateway.xml", "gateway.messages",
         "gateway.render", "gateway.target", "gateway.sigv4", "gateway.sigv2", "gateway.chunked", "gateway.crc",
-        "gateway.checksums",
-        "gateway.ranges", "gateway.conditions", "gateway.keynames", "gateway.buckets", "gateway.model",
+        "gateway.checksums", "gateway.encryption",
+        "gateway.ranges", "gateway.keynames", "gateway.buckets", "gateway.model", "gateway.conditions",
         "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
     ),
     "L1 resources": (
