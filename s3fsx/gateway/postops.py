@@ -66,11 +66,14 @@ async def post(call: Call, accounts: Callable[[], Accounts] | None, *, sigv2: bo
             message = "POST requires exactly one file upload per request."
             raise S3Error("InvalidArgument", message, ArgumentName="file") from None
     fields = {**parser.fields, "bucket": call.bucket_name}
+    # Before the policy is asked: it speaks of the key as it will be.
+    call.key = fields.get("key", "").replace("${filename}", parser.filename)
+    if "key" in fields:
+        fields["key"] = call.key
     least, most = 0, LARGEST_PUT
     if accounts is not None:
         call.user = _who(fields, accounts(), call, sigv2)
         least, most = check_policy(policy_of(fields["policy"]), fields, call.now)
-    call.key = fields.get("key", "").replace("${filename}", parser.filename)
     if not call.key:
         message = (
             "Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields."
