@@ -173,7 +173,7 @@ def _parts(call: Call, found: Object) -> list[Node]:
     rest = [part for part in found.parts if part.number > marker]
     told = rest[:limit]
     nodes: list[Node] = [
-        ("TotalPartsCount", str(len(found.parts))),
+        ("PartsCount", str(len(found.parts))),
         ("PartNumberMarker", str(marker)),
         ("NextPartNumberMarker", str(told[-1].number if told else 0)),
         ("MaxParts", str(limit)),
@@ -183,5 +183,5 @@ def _parts(call: Call, found: Object) -> list[Node]:
         fields: list[Node] = [("PartNumber", str(part.number)), ("Size", str(part.size))]
         if part.checksum and found.algorithm:
             fields.append((ALGORITHMS[found.algorithm].element, part.checksum))
-            nodes.append(("Part", fields))
+        nodes.append(("Part", fields))
     return nodes

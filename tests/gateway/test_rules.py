@@ -187,6 +187,22 @@ def test_checksums_of_parts(c: Any, gateway: S3Server, bucket: str) -> None:
         assert found["ChecksumSHA256"] == text
 
 
+def test_attributes_of_parts(c: Any, bucket: str) -> None:
+    upload = {"Bucket": bucket, "Key": "x"}
+    upload["UploadId"] = c.create_multipart_upload(**upload)["UploadId"]
+    parts = []
+    for number, body in enumerate((b"1" * (5 * MIB), b"2" * (5 * MIB), b"3"), start=1):
+        parts.append({"PartNumber": number, "ETag": c.upload_part(**upload, PartNumber=number, Body=body)["ETag"]})
+    c.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts})
+    asked = {"Bucket": bucket, "Key": "x", "ObjectAttributes": ["ObjectParts"]}
+    told = c.get_object_attributes(**asked)["ObjectParts"]
+    assert told["TotalPartsCount"] == 3
+    assert [part["Size"] for part in told["Parts"]] == [5 * MIB, 5 * MIB, 1]
+    told = c.get_object_attributes(**asked, MaxParts=1, PartNumberMarker=1)["ObjectParts"]
+    assert (told["IsTruncated"], told["NextPartNumberMarker"], told["TotalPartsCount"]) == (True, 2, 3)
+    assert [part["PartNumber"] for part in told["Parts"]] == [2]
+
+
 def raw(gateway: S3Server, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection(urlsplit(gateway.endpoint).netloc, timeout=20)
     try:
