@@ -190,7 +190,6 @@ async def delete_lifecycle(call: Call) -> Response:
 ABSENT = {
     "policy": "NoSuchBucketPolicy",
     "policyStatus": "NoSuchBucketPolicy",
-    "cors": "NoSuchCORSConfiguration",
     "website": "NoSuchWebsiteConfiguration",
     "encryption": "ServerSideEncryptionConfigurationNotFoundError",
     "replication": "ReplicationConfigurationNotFoundError",

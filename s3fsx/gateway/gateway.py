@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
+from . import bucketops, corsops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
 from .accounts import Accounts, User
 from .backend import Backend
 from .call import LARGEST_PUT, Call
@@ -53,6 +53,9 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "lifecycle"): bucketops.get_lifecycle,
     ("PUT", "lifecycle"): bucketops.put_lifecycle,
     ("DELETE", "lifecycle"): bucketops.delete_lifecycle,
+    ("GET", "cors"): corsops.get,
+    ("PUT", "cors"): corsops.put,
+    ("DELETE", "cors"): corsops.delete,
     ("GET", "acl"): bucketops.get_acl,
     ("PUT", "acl"): bucketops.put_acl,
     ("GET", "versions"): listops.list_versions,
@@ -63,7 +66,7 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "ownershipControls"): bucketops.get_absent,
     **{
         ("DELETE", name): bucketops.delete_absent
-        for name in ("policy", "cors", "website", "encryption", "replication", "publicAccessBlock")
+        for name in ("policy", "website", "encryption", "replication", "publicAccessBlock")
     },
 }
 _OBJECT: dict[tuple[str, str], Operation] = {
@@ -115,22 +118,38 @@ class Gateway:
         began = time.monotonic()
         user, operation, resource = "", "", request.target.partition(b"?")[0].decode("latin-1")
         try:
-            call, operation, run = self._read(request)
-            user = call.user.name
-            response = await run(call)
+            if request.method == "OPTIONS":
+                operation = "Preflight"
+                headers = joined(request)
+                bucket = parse(request.target, headers.get("host", ""), self._domains).bucket
+                response = await corsops.preflight(self._backend, bucket, headers)
+            else:
+                call, operation, run = self._read(request)
+                user = call.user.name
+                response = await run(call)
         except S3Error as error:
             response = error_response(error, request.id, resource)
         except Exception:
             log.exception("request %s has failed", request.id)
             response = error_response(S3Error("InternalError"), request.id, resource)
+        if any(name == "origin" for name, _ in request.headers) and request.method != "OPTIONS":
+            response = await self._across_origins(request, response)
         if self._access_log is not None:
             self._access_log(request, user, operation, self._region, response, time.monotonic() - began)
         return response
 
+    async def _across_origins(self, request: Request, response: Response) -> Response:
+        headers = joined(request)
+        try:
+            bucket = parse(request.target, headers.get("host", ""), self._domains).bucket
+        except S3Error:
+            return response
+        if not bucket:
+            return response
+        return await corsops.told(self._backend, bucket, request.method, headers, response)
+
     def _read(self, request: Request) -> tuple[Call, str, Operation]:
-        headers: dict[str, str] = {}
-        for name, value in request.headers:
-            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        headers = joined(request)
         target = parse(request.target, headers.get("host", ""), self._domains)
         form = is_form(request.method, target, headers)
         user, claimed, seed = (FORM, sigv4.UNSIGNED, None) if form else self._who(request, headers, target)
@@ -186,6 +205,14 @@ class Gateway:
         return found
 
 
+def joined(request: Request) -> dict[str, str]:
+    """Headers by name, values of the same name joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers:
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
+
+
 def is_form(method: str, target: Target, headers: Mapping[str, str]) -> bool:
     """An upload by an HTML form, which has its signature in a field."""
     kind = headers.get("content-type", "").lower()
@@ -198,8 +225,6 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
         if method == "GET":
             return "ListBuckets", listops.list_buckets
         raise S3Error("MethodNotAllowed", Method=method, ResourceType="SERVICE")
-    if method == "OPTIONS":
-        raise S3Error("AccessForbidden")
     chosen = [name for name in _SUBRESOURCES if name in query]
     if target.key and "uploadId" in chosen:
         chosen = ["uploadId"]

@@ -32,6 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.checksums", "gateway.encryption",
         "gateway.ranges", "gateway.keynames", "gateway.buckets", "gateway.model", "gateway.conditions",
         "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
+        "gateway.cors",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
@@ -53,7 +54,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "fs.files", "fs.mirror", "browse.stream", "browse.filters", "browse.checked", "browse.catalog",
         "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch", "gateway.payload", "gateway.call",
         "gateway.locking", "gateway.listops", "gateway.objectops", "gateway.uploadops", "gateway.detailops",
-        "gateway.bucketops", "gateway.postops", "gateway.gateway", "gateway.expiring",
+        "gateway.bucketops", "gateway.corsops", "gateway.postops", "gateway.gateway", "gateway.expiring",
     ),
     "L3 kernel": (
         "kernel.mountpoint", "service.state", "kernel.tuning", "kernel.callers", "kernel.forget", "kernel.replies",
