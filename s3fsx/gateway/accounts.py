@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from .acl import ANONYMOUS
 
 READ, WRITE = "ro", "rw"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -43,6 +44,9 @@ class User:
     def may_create(self, bucket: str) -> bool:
         """Without patterns a user makes buckets of any name, else those that it may write to."""
         return not self.read_only and (self.admin or not self.buckets or self.may_write(bucket, ""))
+
+
+NOT_SIGNED = User(ANONYMOUS, read_only=True)  # may do what a list grants to all
 
 
 @dataclass(frozen=True, slots=True)

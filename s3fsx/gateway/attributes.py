@@ -26,31 +26,34 @@ _STORAGE_CLASSES = {"STANDARD", "REDUCED_REDUNDANCY"}
 # What asks for something that is not done must not be answered as if it were.
 _REFUSED = (
     "x-amz-website-redirect-location",
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
     "x-amz-write-offset-bytes",
 )
+NO_LISTS = "Access control lists are off; 's3fsx gateway serve --acl' switches them on."
 _PRIVATE = {"private", "bucket-owner-full-control", "bucket-owner-read"}
 
 
 def refuse_unknown(headers: Mapping[str, str]) -> None:
-    """Raises S3Error: NotImplemented for encryption, grants, redirects; InvalidStorageClass."""
+    """Raises S3Error: NotImplemented for encryption, redirects; InvalidStorageClass."""
     encryption.refuse(headers)
     for name in _REFUSED:
         if name in headers:
             raise S3Error("NotImplemented", Header=name)
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if storage not in _STORAGE_CLASSES:
+        raise S3Error("InvalidStorageClass", StorageClassRequested=storage)
+
+
+def refuse_lists(headers: Mapping[str, str]) -> None:
+    """While lists are off. Raises S3Error for what would grant anything."""
+    for name in headers:
+        if name.startswith("x-amz-grant-"):
+            raise S3Error("NotImplemented", NO_LISTS, Header=name)
     acl = headers.get("x-amz-acl")
     if acl is not None and acl not in _PRIVATE:
         known = {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
         if acl not in known:
             raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl)
-        raise S3Error("NotImplemented", Header="x-amz-acl")
-    storage = headers.get("x-amz-storage-class", "STANDARD")
-    if storage not in _STORAGE_CLASSES:
-        raise S3Error("InvalidStorageClass", StorageClassRequested=storage)
+        raise S3Error("NotImplemented", NO_LISTS, Header="x-amz-acl")
 
 
 def of_request(key: str, headers: Mapping[str, str], now: float) -> Object:

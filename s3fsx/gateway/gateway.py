@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from . import bucketops, corsops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
-from .accounts import Accounts, User
+from . import aclops, bucketops, corsops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
+from .accounts import NOT_SIGNED, Accounts, User
 from .backend import Backend
 from .call import LARGEST_PUT, Call
 from .checksums import HEADERS
@@ -56,18 +56,21 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "cors"): corsops.get,
     ("PUT", "cors"): corsops.put,
     ("DELETE", "cors"): corsops.delete,
-    ("GET", "acl"): bucketops.get_acl,
-    ("PUT", "acl"): bucketops.put_acl,
+    ("GET", "acl"): aclops.get_of_bucket,
+    ("PUT", "acl"): aclops.put_of_bucket,
+    ("GET", "ownershipControls"): aclops.get_ownership,
+    ("PUT", "ownershipControls"): aclops.put_ownership,
+    ("DELETE", "ownershipControls"): aclops.delete_ownership,
+    ("GET", "publicAccessBlock"): aclops.get_block,
+    ("PUT", "publicAccessBlock"): aclops.put_block,
+    ("DELETE", "publicAccessBlock"): aclops.delete_block,
+    ("GET", "policyStatus"): aclops.get_policy_status,
     ("GET", "versions"): listops.list_versions,
     ("GET", "uploads"): uploadops.list_uploads,
     ("POST", "delete"): objectops.delete_many,
     **{("GET", name): bucketops.get_absent for name in (*bucketops.ABSENT, *bucketops.EMPTY)},
     ("GET", "requestPayment"): bucketops.get_absent,
-    ("GET", "ownershipControls"): bucketops.get_absent,
-    **{
-        ("DELETE", name): bucketops.delete_absent
-        for name in ("policy", "website", "encryption", "replication", "publicAccessBlock")
-    },
+    **{("DELETE", name): bucketops.delete_absent for name in ("policy", "website", "encryption", "replication")},
 }
 _OBJECT: dict[tuple[str, str], Operation] = {
     ("PUT", ""): objectops.put,
@@ -77,8 +80,8 @@ _OBJECT: dict[tuple[str, str], Operation] = {
     ("GET", "tagging"): detailops.get_tagging,
     ("PUT", "tagging"): detailops.put_tagging,
     ("DELETE", "tagging"): detailops.delete_tagging,
-    ("GET", "acl"): detailops.get_acl,
-    ("PUT", "acl"): detailops.put_acl,
+    ("GET", "acl"): aclops.get_of_object,
+    ("PUT", "acl"): aclops.put_of_object,
     ("GET", "retention"): detailops.get_retention,
     ("PUT", "retention"): detailops.put_retention,
     ("GET", "legal-hold"): detailops.get_legal_hold,
@@ -105,6 +108,7 @@ class Gateway:
         access_log: AccessLog | None = None,
         clock: Callable[[], float] = time.time,
         sigv2: bool = False,
+        acl: bool = False,
     ) -> None:
         self._backend = backend
         self._accounts = accounts
@@ -113,6 +117,7 @@ class Gateway:
         self._access_log = access_log
         self._clock = clock
         self._sigv2 = sigv2
+        self._acl = acl
 
     async def __call__(self, request: Request) -> Response:
         began = time.monotonic()
@@ -173,6 +178,8 @@ class Gateway:
             self._backend,
             self._region,
             self._clock(),
+            self._acl,
+            self._is_user,
         )
         return call, name, operation
 
@@ -190,6 +197,8 @@ class Gateway:
             return user, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
         claim = sigv4.claim_of(asked)
         if claim is None:
+            if self._acl:
+                return NOT_SIGNED, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
             raise S3Error("AccessDenied")
         user, secret = self._known(claim.access)
         seed = sigv4.verify(asked, claim, secret, self._region, self._clock())
@@ -197,6 +206,9 @@ class Gateway:
 
     async def _post(self, call: Call) -> Response:
         return await postops.post(call, self._accounts, sigv2=self._sigv2)
+
+    def _is_user(self, name: str) -> bool:
+        return self._accounts is not None and name in self._accounts().users
 
     def _known(self, access: str) -> tuple[User, str]:
         found = self._accounts().find(access) if self._accounts is not None else None

@@ -28,7 +28,8 @@ def default_retention(wanted: Object, bucket: Bucket, now: float) -> Object:
 
 
 def bypasses(call: Call) -> bool:
-    return call.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
+    asked = call.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
+    return asked and not call.granted
 
 
 def guard_for(call: Call) -> Callable[[Object], None]:

@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 
 from . import attributes, conditions, encryption, lifecycle, ranges
+from .acl import READ, WRITE, chosen
 from .call import LARGEST_PUT, Call
 from .checksums import FULL, named
 from .errors import S3Error
@@ -20,7 +21,7 @@ _WAITED = 256 << 20  # bytes whose copy a client waits for without white space
 
 
 async def put(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     call.payload.need_length()
     wanted = described(call, bucket)
 
@@ -44,10 +45,16 @@ def described(call: Call, bucket: Bucket) -> Object:
     """What the headers say of an object to be written, with the bucket's own retention."""
     wanted = attributes.of_request(call.key, call.headers, call.now)
     if wanted.mode or wanted.hold:
+        if call.granted:
+            raise S3Error("AccessDenied")
         need_lock(bucket)
     if not wanted.mode:
         wanted = default_retention(wanted, bucket, call.now)
-    return replace(wanted, owner=call.user.name)
+    if not call.acl:
+        attributes.refuse_lists(call.headers)
+        return replace(wanted, owner=call.user.name)
+    owner, grants = chosen(call.headers, bucket, call.user.name, call.known)
+    return replace(wanted, owner=owner, acl=grants)
 
 
 def expires(bucket: Bucket, found: Object) -> list[tuple[str, str]]:
@@ -71,9 +78,10 @@ def _marked(found: Object, asked: str) -> S3Error:
 
 
 async def get(call: Call) -> Response:
-    bucket = await call.bucket(write=False)
-    opened = await call.backend.open(call.bucket_name, call.key, call.version)
+    bucket = await call.bucket_of_object(write=False)
+    opened = await call.found(bucket, call.backend.open(call.bucket_name, call.key, call.version))
     try:
+        call.check(bucket, opened.object, READ)
         status, first, length, headers = _chosen(call, bucket, opened.object)
     except BaseException:
         os.close(opened.descriptor)
@@ -82,8 +90,9 @@ async def get(call: Call) -> Response:
 
 
 async def head(call: Call) -> Response:
-    bucket = await call.bucket(write=False)
-    found = await call.backend.head(call.bucket_name, call.key, call.version)
+    bucket = await call.bucket_of_object(write=False)
+    found = await call.found(bucket, call.backend.head(call.bucket_name, call.key, call.version))
+    call.check(bucket, found, READ)
     status, _, length, headers = _chosen(call, bucket, found)
     return Response(status, headers, b"", length)
 
@@ -151,7 +160,9 @@ def _of_part(found: Object, text: str) -> tuple[int, int, str]:
 
 
 async def delete(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
+    if call.version and call.granted:
+        raise S3Error("AccessDenied")
     guard = guard_for(call)
 
     def condition(current: Object | None) -> None:
@@ -167,7 +178,7 @@ async def delete(call: Call) -> Response:
 
 
 async def delete_many(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     tree = parse(await call.payload.read(), "Delete")
     quiet = tree.text("Quiet", "false").strip().lower() == "true"
     asked = [(o.text("Key"), o.text("VersionId", ""), _conditions(o)) for o in tree.all("Object")]
@@ -181,6 +192,8 @@ async def delete_many(call: Call) -> Response:
             named_.append(("VersionId", wanted))
         try:
             check_key(key)
+            if wanted and call.granted:
+                raise S3Error("AccessDenied")
 
             def condition(current: Object | None, headers: dict[str, str] = headers) -> None:
                 conditions.check_delete(headers, current)
@@ -218,9 +231,9 @@ def check_key(key: str) -> None:
 
 
 async def copy(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     source = await call.source()
-    found = await call.backend.head(source.bucket, source.key, source.version)
+    found = await call.source_found(call.backend.head(source.bucket, source.key, source.version))
     if found.marker:
         if source.version:
             raise S3Error(
@@ -247,6 +260,7 @@ async def copy(call: Call) -> Response:
     algorithm = named(algorithm).name if algorithm else ""
 
     def change(old: Object) -> Object:
+        call.check_source(old)
         conditions.check_copy(call.headers, old.etag, old.modified // 10**9)
         return replace(
             wanted,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from . import conditions, encryption, ranges
+from .acl import ANONYMOUS, READ, WRITE
 from .call import LARGEST_PUT, Call
 from .checksums import ALGORITHMS, FULL, HEADERS, PREFIX, Wanted, named, of_parts, type_of
 from .errors import S3Error
@@ -24,7 +25,9 @@ _WAITED = 256 << 20
 
 
 async def create(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
+    if call.user.name == ANONYMOUS:
+        raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads. Please authenticate.")
     attributes = described(call, bucket)
     algorithm = call.headers.get("x-amz-checksum-algorithm", "")
     kind = call.headers.get("x-amz-checksum-type", "")
@@ -55,11 +58,14 @@ def _number(call: Call) -> int:
 
 
 async def _upload(call: Call) -> Upload:
-    return await call.backend.upload(call.bucket_name, call.key, call.query["uploadId"])
+    upload = await call.backend.upload(call.bucket_name, call.key, call.query["uploadId"])
+    if call.granted and upload.attributes.owner != call.user.name:
+        raise S3Error("AccessDenied")
+    return upload
 
 
 async def put_part(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     encryption.refuse(call.headers)
     number = _number(call)
     call.payload.need_length()
@@ -85,12 +91,12 @@ async def put_part(call: Call) -> Response:
 
 
 async def copy_part(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     encryption.refuse(call.headers)
     number = _number(call)
     upload = await _upload(call)
     source = await call.source()
-    found = await call.backend.head(source.bucket, source.key, source.version)
+    found = await call.source_found(call.backend.head(source.bucket, source.key, source.version))
     if found.marker:
         raise S3Error("NoSuchKey", Key=source.key)
     conditions.check_copy(call.headers, found.etag, found.modified // 10**9)
@@ -124,7 +130,7 @@ def _bytes(response: Response) -> bytes:
 
 
 async def complete(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     given = {name: value for name, value in call.headers.items() if name in HEADERS}
     asked = _asked(parse(await call.payload.read(), "CompleteMultipartUpload"))
     try:
@@ -258,14 +264,14 @@ def _checked_by(made: Object, header: str, value: str, parts: Sequence[Part]) ->
 
 
 async def abort(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     upload = await _upload(call)
     await call.backend.abort(call.bucket_name, upload.id)
     return Response(204)
 
 
 async def list_parts(call: Call) -> Response:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=WRITE)
     upload = await _upload(call)
     encode, encoding = encoder(call)
     limit = call.number("max-parts", 1000)
@@ -302,7 +308,7 @@ async def list_parts(call: Call) -> Response:
 
 
 async def list_uploads(call: Call) -> Response:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=READ)
     encode, encoding = encoder(call)
     limit = call.number("max-uploads", 1000)
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")

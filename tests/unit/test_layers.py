@@ -31,7 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.render", "gateway.target", "gateway.sigv4", "gateway.sigv2", "gateway.chunked", "gateway.crc",
         "gateway.checksums", "gateway.encryption",
         "gateway.ranges", "gateway.keynames", "gateway.buckets", "gateway.model", "gateway.conditions",
-        "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
+        "gateway.paging", "gateway.attributes", "gateway.acl", "gateway.accounts", "gateway.lifecycle", "gateway.form",
         "gateway.cors",
     ),
     "L1 resources": (
@@ -54,7 +54,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "fs.files", "fs.mirror", "browse.stream", "browse.filters", "browse.checked", "browse.catalog",
         "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch", "gateway.payload", "gateway.call",
         "gateway.locking", "gateway.listops", "gateway.objectops", "gateway.uploadops", "gateway.detailops",
-        "gateway.bucketops", "gateway.corsops", "gateway.postops", "gateway.gateway", "gateway.expiring",
+        "gateway.bucketops", "gateway.aclops", "gateway.corsops", "gateway.postops",
+        "gateway.gateway", "gateway.expiring",
     ),
     "L3 kernel": (
         "kernel.mountpoint", "service.state", "kernel.tuning", "kernel.callers", "kernel.forget", "kernel.replies",
