@@ -95,6 +95,8 @@ def dump(accounts: Accounts) -> str:
 
 def checked(user: User) -> User:
     """Raises ConfigError."""
+    if user.name == ANONYMOUS:
+        raise ConfigError(f"user {user.name}: this is the id of requests without a key")
     if not _NAME.fullmatch(user.name):
         raise ConfigError(f"user {user.name[:70]!r}: letters, digits and . _ @ -, at most 64")
     for pattern, right in user.buckets.items():

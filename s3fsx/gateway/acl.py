@@ -134,7 +134,7 @@ def permits(bucket: Bucket, grants: Grants, user: str, permission: str) -> bool:
     """Whether the list of the bucket or of an object of it gives the user so much."""
     if ownership(bucket) == ENFORCED:
         return False
-    mine = {user}
+    mine = set() if user == ANONYMOUS else {user}  # what somebody unknown has written is not everybody's
     if not blocks(bucket, "IgnorePublicAcls"):
         mine |= {ALL} if user == ANONYMOUS else {ALL, AUTHENTICATED}
     return any(who in mine and given in (permission, FULL) for who, given in grants)

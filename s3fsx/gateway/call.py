@@ -175,6 +175,11 @@ class Call:
         self.check_source(found)
         return found
 
+    @property
+    def source_granted(self) -> bool:
+        """Whether the source may be read only because its list says so; that says nothing of its tags."""
+        return self._source is not None
+
     def check_source(self, found: Object) -> None:
         """Raises S3Error: AccessDenied."""
         bucket = self._source

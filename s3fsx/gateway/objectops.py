@@ -248,6 +248,8 @@ async def copy(call: Call) -> Response:
         raise S3Error("InvalidRequest", message)
     new_metadata = _directive(call, "x-amz-metadata-directive")
     new_tags = _directive(call, "x-amz-tagging-directive")
+    if call.source_granted and found.tags and not new_tags:
+        raise S3Error("AccessDenied")
     itself = (source.bucket, source.key) == (call.bucket_name, call.key)
     if itself and not new_metadata and not source.version and "x-amz-storage-class" not in call.headers:
         message = (
