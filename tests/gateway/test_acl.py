@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from s3fsx.gateway.xml import document, parse
 from tests.gateway.test_api import code
 from tests.gatewayserver import ACCOUNTS, Running, running_gateway
 
+_numbers = itertools.count()
 DENIED = ("AccessDenied", 403)
 USERS = Accounts(
     {**ACCOUNTS.users, "owner": User("owner"), "reader": User("reader", read_only=True)},
@@ -51,8 +53,8 @@ def other(running: Running) -> Iterator[Any]:
 
 
 @pytest.fixture
-def bucket(owner: Any, request: pytest.FixtureRequest) -> str:
-    name = f"acl-{abs(hash(request.node.name))}"
+def bucket(owner: Any) -> str:
+    name = f"acl-{next(_numbers)}"
     owner.create_bucket(Bucket=name)
     return name
 
