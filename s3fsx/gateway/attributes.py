@@ -13,6 +13,7 @@ from .checksums import ALGORITHMS
 from .errors import S3Error
 from .model import COMPLIANCE, GOVERNANCE, NULL, Object
 from .render import http_date
+from .target import BAD_ESCAPE
 
 META = "x-amz-meta-"
 DEFAULT_TYPE = "binary/octet-stream"
@@ -111,6 +112,9 @@ def retain_until(text: str, now: float) -> int:
 def tags_of_header(text: str) -> tuple[tuple[str, str], ...]:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50, errors="strict")
+        names = [name for name, _ in pairs]
+        if BAD_ESCAPE.search(text) or not all(names) or len(set(names)) != len(names):
+            raise ValueError
     except ValueError:
         message = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters."
         raise S3Error("InvalidArgument", message, ArgumentName="x-amz-tagging") from None

@@ -16,7 +16,7 @@ from .keynames import MAX_KEY
 from .messages import Request
 from .model import Bucket, Object
 from .payload import Payload
-from .target import percent_decoded, utf8
+from .target import BAD_ESCAPE, percent_decoded, utf8
 
 _T = TypeVar("_T")
 LARGEST_PUT = 5 << 30  # bytes
@@ -146,6 +146,9 @@ class Call:
     async def source(self) -> Source:
         """By x-amz-copy-source, which the user may read. Raises S3Error."""
         text, _, query = self.headers["x-amz-copy-source"].partition("?")
+        if BAD_ESCAPE.search(text):
+            message = "Invalid copy source encoding."
+            raise S3Error("InvalidArgument", message, ArgumentName="x-amz-copy-source")
         name, slash, key = utf8(percent_decoded(text.encode("latin-1"))).removeprefix("/").partition("/")
         version = ""
         if query:

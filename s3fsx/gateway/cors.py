@@ -50,6 +50,9 @@ def _rule(element: Tree) -> dict[str, Any]:
         for value in rule[key]:
             if value.count("*") > 1:
                 raise S3Error("InvalidRequest", f'{_ELEMENTS[key]} "{value}" can not have more than one wildcard.')
+    for value in rule["headers"]:
+        if not _NAME.fullmatch(value):
+            raise S3Error("InvalidRequest", f'AllowedHeader "{value}" contains invalid character.')
     for value in rule["exposed"]:
         if "*" in value or not _NAME.fullmatch(value):  # they stand in a header
             raise S3Error("InvalidRequest", f'ExposeHeader "{value}" is not the name of a header.')

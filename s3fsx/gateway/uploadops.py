@@ -132,6 +132,10 @@ def _bytes(response: Response) -> bytes:
 async def complete(call: Call) -> Response:
     bucket = await call.bucket(write=True, grant=WRITE)
     given = {name: value for name, value in call.headers.items() if name in HEADERS}
+    if len(given) > 1:
+        raise S3Error(
+            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        )
     asked = _asked(parse(await call.payload.read(), "CompleteMultipartUpload"))
     try:
         upload = await _upload(call)
@@ -235,6 +239,10 @@ def _assembled(
         raise S3Error("InvalidRequest", f"The provided 'x-amz-mp-object-size' header does not match the size: {size}.")
     digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in chosen), usedforsecurity=False).hexdigest()
     made = replace(upload.attributes, size=size, etag=f"{digest}-{len(chosen)}", parts=tuple(chosen))
+    mode = call.headers.get("x-amz-checksum-type", "").upper()
+    if mode and mode != upload.attributes.checksum_type:
+        message = f"The upload was created using the {upload.attributes.checksum_type or 'null'} checksum mode. "
+        raise S3Error("InvalidRequest", f"{message}The complete request must use the same checksum mode.")
     if algorithm:
         kind = upload.attributes.checksum_type
         value = of_parts(ALGORITHMS[algorithm], kind, ((part.checksum, part.size) for part in chosen))

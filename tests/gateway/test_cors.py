@@ -106,6 +106,7 @@ def test_a_bucket_with_rules(gateway: S3Server) -> None:
         {"AllowedMethods": ["PATCH"]},
         {"AllowedOrigins": ["a*b*"]},
         {"AllowedHeaders": ["**"]},
+        {"AllowedHeaders": ["a b"]},
         {"ExposeHeaders": ["a\nb"]},
     ],
 )

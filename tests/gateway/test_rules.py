@@ -97,6 +97,26 @@ def test_a_tag_without_a_value(c: Any, gateway: S3Server, bucket: str) -> None:
     assert c.get_object_tagging(Bucket=bucket, Key="x")["TagSet"] == tags
 
 
+@pytest.mark.parametrize("tagging", ["=", "=value", "key%", "a=1&a=1"])
+def test_a_header_of_tags_that_cannot_be_read(gateway: S3Server, bucket: str, tagging: str) -> None:
+    client = sent(gateway, {"x-amz-tagging": tagging})
+    try:
+        assert code(lambda: client.put_object(Bucket=bucket, Key="x", Body=b"1")) == ("InvalidArgument", 400)
+    finally:
+        client.close()
+
+
+def test_an_escape_in_the_source_of_a_copy(c: Any, gateway: S3Server, bucket: str) -> None:
+    c.put_object(Bucket=bucket, Key="100%", Body=b"1")
+    c.copy_object(Bucket=bucket, Key="y", CopySource={"Bucket": bucket, "Key": "100%"})  # sent as 100%25
+    client = sent(gateway, {"x-amz-copy-source": f"{bucket}/100%"}, "CopyObject")
+    try:
+        copy = functools.partial(client.copy_object, Bucket=bucket, Key="y", CopySource=f"{bucket}/x")
+        assert code(copy) == ("InvalidArgument", 400)
+    finally:
+        client.close()
+
+
 def test_versions_are_named_only_where_they_are_made(c: Any, bucket: str) -> None:
     assert "VersionId" not in c.put_object(Bucket=bucket, Key="x", Body=b"1")
     c.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
@@ -179,6 +199,9 @@ def test_checksums_of_parts(c: Any, gateway: S3Server, bucket: str) -> None:
         parts.append({"PartNumber": number, "ETag": part["ETag"], "ChecksumSHA256": text})
     complete = functools.partial(c.complete_multipart_upload, **upload, MultipartUpload={"Parts": parts})
     assert code(lambda: complete(ChecksumSHA256="bad")) == ("BadDigest", 400)
+    assert code(lambda: complete(ChecksumSHA256=whole, ChecksumSHA1="x")) == ("InvalidRequest", 400)
+    if "ChecksumType" in c.meta.service_model.operation_model("CompleteMultipartUpload").input_shape.members:
+        assert code(lambda: complete(ChecksumType="FULL_OBJECT")) == ("InvalidRequest", 400)
     made = complete(ChecksumSHA256=whole)
     assert (made["ChecksumSHA256"], made["ChecksumType"]) == (whole, "COMPOSITE")
     assert complete(ChecksumSHA256=whole)["ChecksumSHA256"] == whole  # again
