@@ -37,6 +37,9 @@ def add(commands: Commands) -> None:
     serve.add_argument("--region", help="default us-east-1; requests signed for another one are refused")
     serve.add_argument("--domain", action="append", help="of bucket.DOMAIN in Host; may be repeated; default localhost")
     serve.add_argument("--sigv2", action="store_true", default=None, help="also take signatures of version 2")
+    serve.add_argument(
+        "--acl", action="store_true", default=None, help="obey access control lists, also for requests without a key"
+    )
     serve.add_argument("--access-log", metavar="FILE", help="a line of JSON for each request; - is stderr")
     _users(gateway.group("user", "who may use the gateway"))
     _keys(gateway.group("key", "the keys of its users"))
@@ -129,7 +132,7 @@ def _settings(args: argparse.Namespace) -> Settings:
                 given[name] = tuple(str(domain) for domain in value)
             elif not isinstance(value, kinds[name]):
                 raise ConfigError(f"{args.config}: {name} has the wrong type")
-    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2"):
+    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2", "acl"):
         value = getattr(args, name)
         if value is not None:
             given[name] = value

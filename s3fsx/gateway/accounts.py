@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from .acl import ANONYMOUS
 
 READ, WRITE = "ro", "rw"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -43,6 +44,9 @@ class User:
     def may_create(self, bucket: str) -> bool:
         """Without patterns a user makes buckets of any name, else those that it may write to."""
         return not self.read_only and (self.admin or not self.buckets or self.may_write(bucket, ""))
+
+
+NOT_SIGNED = User(ANONYMOUS, read_only=True)  # may do what a list grants to all
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ def dump(accounts: Accounts) -> str:
 
 def checked(user: User) -> User:
     """Raises ConfigError."""
+    if user.name == ANONYMOUS:
+        raise ConfigError(f"user {user.name}: this is the id of requests without a key")
     if not _NAME.fullmatch(user.name):
         raise ConfigError(f"user {user.name[:70]!r}: letters, digits and . _ @ -, at most 64")
     for pattern, right in user.buckets.items():

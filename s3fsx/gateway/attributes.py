@@ -8,10 +8,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import parse_qsl
 
+from . import encryption
 from .checksums import ALGORITHMS
 from .errors import S3Error
 from .model import COMPLIANCE, GOVERNANCE, NULL, Object
 from .render import http_date
+from .target import BAD_ESCAPE
 
 META = "x-amz-meta-"
 DEFAULT_TYPE = "binary/octet-stream"
@@ -25,35 +27,34 @@ _STORAGE_CLASSES = {"STANDARD", "REDUCED_REDUNDANCY"}
 # What asks for something that is not done must not be answered as if it were.
 _REFUSED = (
     "x-amz-website-redirect-location",
-    "x-amz-server-side-encryption",
-    "x-amz-server-side-encryption-customer-algorithm",
-    "x-amz-server-side-encryption-customer-key",
-    "x-amz-server-side-encryption-aws-kms-key-id",
-    "x-amz-copy-source-server-side-encryption-customer-algorithm",
-    "x-amz-grant-full-control",
-    "x-amz-grant-read",
-    "x-amz-grant-read-acp",
-    "x-amz-grant-write",
-    "x-amz-grant-write-acp",
     "x-amz-write-offset-bytes",
 )
+NO_LISTS = "Access control lists are off; 's3fsx gateway serve --acl' switches them on."
 _PRIVATE = {"private", "bucket-owner-full-control", "bucket-owner-read"}
 
 
 def refuse_unknown(headers: Mapping[str, str]) -> None:
-    """Raises S3Error: NotImplemented for encryption, grants, redirects; InvalidStorageClass."""
+    """Raises S3Error: NotImplemented for encryption, redirects; InvalidStorageClass."""
+    encryption.refuse(headers)
     for name in _REFUSED:
         if name in headers:
             raise S3Error("NotImplemented", Header=name)
+    storage = headers.get("x-amz-storage-class", "STANDARD")
+    if storage not in _STORAGE_CLASSES:
+        raise S3Error("InvalidStorageClass", StorageClassRequested=storage)
+
+
+def refuse_lists(headers: Mapping[str, str]) -> None:
+    """While lists are off. Raises S3Error for what would grant anything."""
+    for name in headers:
+        if name.startswith("x-amz-grant-"):
+            raise S3Error("NotImplemented", NO_LISTS, Header=name)
     acl = headers.get("x-amz-acl")
     if acl is not None and acl not in _PRIVATE:
         known = {"public-read", "public-read-write", "authenticated-read", "aws-exec-read", "log-delivery-write"}
         if acl not in known:
             raise S3Error("InvalidArgument", ArgumentName="x-amz-acl", ArgumentValue=acl)
-        raise S3Error("NotImplemented", Header="x-amz-acl")
-    storage = headers.get("x-amz-storage-class", "STANDARD")
-    if storage not in _STORAGE_CLASSES:
-        raise S3Error("InvalidStorageClass", StorageClassRequested=storage)
+        raise S3Error("NotImplemented", NO_LISTS, Header="x-amz-acl")
 
 
 def of_request(key: str, headers: Mapping[str, str], now: float) -> Object:
@@ -110,7 +111,10 @@ def retain_until(text: str, now: float) -> int:
 
 def tags_of_header(text: str) -> tuple[tuple[str, str], ...]:
     try:
-        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text), max_num_fields=50, errors="strict")
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=50, errors="strict")
+        names = [name for name, _ in pairs]
+        if BAD_ESCAPE.search(text) or not all(names) or len(set(names)) != len(names):
+            raise ValueError
     except ValueError:
         message = "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters."
         raise S3Error("InvalidArgument", message, ArgumentName="x-amz-tagging") from None
@@ -120,7 +124,7 @@ def tags_of_header(text: str) -> tuple[tuple[str, str], ...]:
 def checked_tags(pairs: Sequence[tuple[str, str]], limit: int = 10) -> tuple[tuple[str, str], ...]:
     """Raises S3Error."""
     if len(pairs) > limit:
-        raise S3Error("BadRequest", f"Object tags cannot be greater than {limit}")
+        raise S3Error("InvalidTag", f"Object tags cannot be greater than {limit}")
     if len({name for name, _ in pairs}) != len(pairs):
         raise S3Error("InvalidTag", "Cannot provide multiple Tags with the same key")
     for name, value in pairs:
@@ -128,7 +132,7 @@ def checked_tags(pairs: Sequence[tuple[str, str]], limit: int = 10) -> tuple[tup
             raise S3Error("InvalidTag", "The TagKey you have provided is invalid", TagKey=name)
         if len(value) > 256 or not _TAG.fullmatch(value):
             raise S3Error("InvalidTag", "The TagValue you have provided is invalid", TagKey=name)
-    return tuple(pairs)
+    return tuple(sorted(pairs))
 
 
 def of_answer(found: Object, versioned: bool, *, checksum: bool) -> list[tuple[str, str]]:

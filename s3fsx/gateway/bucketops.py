@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import attributes, buckets, lifecycle
+from . import acl, attributes, buckets, lifecycle
 from .call import Call
-from .detailops import acl, check_acl, tag_nodes, tags_of
+from .detailops import tag_nodes, tags_of
 from .errors import S3Error
 from .messages import Response
 from .model import COMPLIANCE, GOVERNANCE, Bucket
@@ -20,9 +20,7 @@ async def create(call: Call) -> Response:
         raise S3Error("InvalidBucketName", BucketName=name)
     body = await call.payload.read()
     attributes.refuse_unknown(call.headers)
-    ownership = call.headers.get("x-amz-object-ownership", "BucketOwnerEnforced")
-    if ownership not in ("BucketOwnerEnforced", "BucketOwnerPreferred", "ObjectWriter"):
-        raise S3Error("InvalidArgument", "Invalid x-amz-object-ownership header", ArgumentName="x-amz-object-ownership")
+    settings = _lists(call)
     _check_location(body, call.region)
     if not call.user.may_create(name):
         raise S3Error("AccessDenied")
@@ -36,12 +34,30 @@ async def create(call: Call) -> Response:
             raise S3Error("BucketAlreadyExists", BucketName=name)
         if call.region != "us-east-1":  # where Amazon has always answered 200
             raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
+        if call.acl:  # and made the list anew
+            await call.backend.configure(name, {"acl": settings.get("acl")})
         return Response(200, (("Location", f"/{name}"),))
-    settings: dict[str, object] = {}
     if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
-        settings = {"versioning": "Enabled", "lock": {"rule": None}}
+        settings |= {"versioning": "Enabled", "lock": {"rule": None}}
     await call.backend.create_bucket(Bucket(name, 0, call.user.name, settings))
     return Response(200, (("Location", f"/{name}"),))
+
+
+def _lists(call: Call) -> dict[str, object]:
+    """What the headers say of lists and of who owns objects. Raises S3Error."""
+    rule = call.headers.get("x-amz-object-ownership")
+    if rule not in (None, acl.ENFORCED, acl.PREFERRED, acl.WRITER):
+        raise S3Error("InvalidArgument", "Invalid x-amz-object-ownership header", ArgumentName="x-amz-object-ownership")
+    if not call.acl:
+        attributes.refuse_lists(call.headers)
+        return {}
+    settings: dict[str, object] = {} if rule is None else {"ownership": rule}
+    grants = acl.of_headers(call.headers, call.user.name, call.user.name, call.known)
+    if grants is not None and rule == acl.ENFORCED and acl.public(grants):
+        raise S3Error("InvalidBucketAclWithObjectOwnership")
+    if grants is not None:
+        settings["acl"] = [list(grant) for grant in grants]
+    return settings
 
 
 def _check_location(body: bytes, region: str) -> None:
@@ -54,7 +70,7 @@ def _check_location(body: bytes, region: str) -> None:
 
 
 async def head(call: Call) -> Response:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=acl.READ)
     return Response(200, (("x-amz-bucket-region", call.region), ("Content-Type", "application/xml")), length=0)
 
 
@@ -126,7 +142,7 @@ async def put_lock(call: Call) -> Response:
         except ValueError:
             raise S3Error("MalformedXML") from None
         if not 0 < number <= (36500 if days else 100):
-            raise S3Error("InvalidArgument", "Default retention period must be a positive integer value.")
+            raise S3Error("InvalidRetentionPeriod")
         rule = {"mode": mode, "days" if days else "years": number}
     await call.backend.configure(call.bucket_name, {"lock": {"rule": rule}})
     return Response(200)
@@ -153,18 +169,6 @@ async def delete_tagging(call: Call) -> Response:
     return Response(204)
 
 
-async def get_acl(call: Call) -> Response:
-    bucket = await call.bucket(write=False)
-    return xml_response("AccessControlPolicy", acl(bucket.owner))
-
-
-async def put_acl(call: Call) -> Response:
-    await call.owned()
-    await call.payload.read()
-    check_acl(call)
-    return Response(200)
-
-
 async def get_lifecycle(call: Call) -> Response:
     bucket = await call.bucket(write=False)
     rules = bucket.settings.get("lifecycle")
@@ -189,12 +193,9 @@ async def delete_lifecycle(call: Call) -> Response:
 # What there is not: the answer of a bucket that has none of it.
 ABSENT = {
     "policy": "NoSuchBucketPolicy",
-    "policyStatus": "NoSuchBucketPolicy",
-    "cors": "NoSuchCORSConfiguration",
     "website": "NoSuchWebsiteConfiguration",
     "encryption": "ServerSideEncryptionConfigurationNotFoundError",
     "replication": "ReplicationConfigurationNotFoundError",
-    "publicAccessBlock": "NoSuchPublicAccessBlockConfiguration",
 }
 EMPTY = {
     "notification": "NotificationConfiguration",
@@ -211,9 +212,7 @@ async def get_absent(call: Call) -> Response:
     for name, root in EMPTY.items():
         if name in call.query:
             return xml_response(root, [])
-    if "requestPayment" in call.query:
-        return xml_response("RequestPaymentConfiguration", [("Payer", "BucketOwner")])
-    return xml_response("OwnershipControls", [("Rule", [("ObjectOwnership", "BucketOwnerEnforced")])])
+    return xml_response("RequestPaymentConfiguration", [("Payer", "BucketOwner")])
 
 
 async def delete_absent(call: Call) -> Response:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from .errors import S3Error
+from .model import Object
 
 
 def _tags(header: str) -> list[str]:
@@ -58,22 +59,29 @@ def check_copy(headers: Mapping[str, str], etag: str, modified: int) -> None:
         raise
 
 
-def check_form(headers: Mapping[str, str]) -> None:
-    """Of a write, before its body is asked for. Raises S3Error: NotImplemented."""
-    if headers.get("if-none-match", "*").strip() != "*":
-        raise S3Error("NotImplemented", Header="If-None-Match")
-
-
 def check_write(headers: Mapping[str, str], etag: str | None) -> None:
-    """etag: None: there is no object. Raises S3Error."""
-    check_form(headers)
-    if "if-none-match" in headers and etag is not None:
+    """etag: None: there is no object. Raises S3Error. Amazon knows only ``*`` in If-None-Match."""
+    if (header := headers.get("if-none-match")) is not None and etag is not None and matches(header, etag):
         raise S3Error("PreconditionFailed", Condition="If-None-Match")
     if (header := headers.get("if-match")) is not None:
         if etag is None:
             raise S3Error("NoSuchKey")
         if not matches(header, etag):
             raise S3Error("PreconditionFailed", Condition="If-Match")
+
+
+def check_delete(headers: Mapping[str, str], found: Object | None) -> None:
+    """What is not there is deleted whatever the condition says. Raises S3Error: PreconditionFailed."""
+    if found is None:
+        return
+    if (header := headers.get("if-match")) is not None and not matches(header, found.etag):
+        raise S3Error("PreconditionFailed", Condition="If-Match")
+    if (text := headers.get("x-amz-if-match-last-modified-time")) is not None:
+        when = date(text)
+        if when is None or int(when) != found.modified // 10**9:
+            raise S3Error("PreconditionFailed", Condition="x-amz-if-match-last-modified-time")
+    if (text := headers.get("x-amz-if-match-size")) is not None and text != str(found.size):
+        raise S3Error("PreconditionFailed", Condition="x-amz-if-match-size")
 
 
 def range_holds(if_range: str | None, etag: str, modified: int) -> bool:

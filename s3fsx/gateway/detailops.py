@@ -7,23 +7,27 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from . import attributes
+from .acl import READ
 from .call import Call
 from .checksums import ALGORITHMS
 from .errors import S3Error
-from .listops import owner
 from .locking import bypasses, check_change, need_lock
 from .messages import Response
 from .model import COMPLIANCE, GOVERNANCE, Bucket, Object
 from .render import http_date, xml_response
-from .xml import Node, Tree, grantee, parse
+from .xml import Node, Tree, parse
 
 
 async def _found(call: Call) -> tuple[Bucket, Object]:
     bucket = await call.bucket(write=False)
     found = await call.backend.head(call.bucket_name, call.key, call.version)
+    _no_marker(call, found)
+    return bucket, found
+
+
+def _no_marker(call: Call, found: Object) -> None:
     if found.marker:
         raise S3Error("MethodNotAllowed" if call.version else "NoSuchKey", headers=(("x-amz-delete-marker", "true"),))
-    return bucket, found
 
 
 def _version(bucket: Bucket, found: Object) -> tuple[tuple[str, str], ...]:
@@ -114,32 +118,6 @@ async def put_legal_hold(call: Call) -> Response:
     return Response(200, _version(bucket, found))
 
 
-def acl(name: str) -> list[Node]:
-    return [
-        ("Owner", owner(name)),
-        ("AccessControlList", [("Grant", [grantee(name or "nobody"), ("Permission", "FULL_CONTROL")])]),
-    ]
-
-
-async def get_acl(call: Call) -> Response:
-    bucket, found = await _found(call)
-    return xml_response("AccessControlPolicy", acl(found.owner or bucket.owner), _version(bucket, found))
-
-
-async def put_acl(call: Call) -> Response:
-    """Only what is so anyhow: private."""
-    await call.payload.read()
-    check_acl(call)
-    await _update(call, lambda old: old)
-    return Response(200)
-
-
-def check_acl(call: Call) -> None:
-    attributes.refuse_unknown(call.headers)
-    if "x-amz-acl" not in call.headers:
-        raise S3Error("NotImplemented", "Access control lists other than private are not implemented.")
-
-
 _ATTRIBUTES = {"ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"}
 
 
@@ -147,7 +125,10 @@ async def get_attributes(call: Call) -> Response:
     asked = {name.strip() for name in call.headers.get("x-amz-object-attributes", "").split(",")}
     if not asked <= _ATTRIBUTES:
         raise S3Error("InvalidArgument", "Invalid attribute name specified.")
-    bucket, found = await _found(call)
+    bucket = await call.bucket_of_object(write=False)
+    found = await call.found(bucket, call.backend.head(call.bucket_name, call.key, call.version))
+    call.check(bucket, found, READ)
+    _no_marker(call, found)
     nodes: list[Node] = []
     if "ETag" in asked:
         nodes.append(("ETag", found.etag))
@@ -175,7 +156,7 @@ def _parts(call: Call, found: Object) -> list[Node]:
     rest = [part for part in found.parts if part.number > marker]
     told = rest[:limit]
     nodes: list[Node] = [
-        ("TotalPartsCount", str(len(found.parts))),
+        ("PartsCount", str(len(found.parts))),
         ("PartNumberMarker", str(marker)),
         ("NextPartNumberMarker", str(told[-1].number if told else 0)),
         ("MaxParts", str(limit)),
@@ -185,5 +166,5 @@ def _parts(call: Call, found: Object) -> list[Node]:
         fields: list[Node] = [("PartNumber", str(part.number)), ("Size", str(part.size))]
         if part.checksum and found.algorithm:
             fields.append((ALGORITHMS[found.algorithm].element, part.checksum))
-            nodes.append(("Part", fields))
+        nodes.append(("Part", fields))
     return nodes

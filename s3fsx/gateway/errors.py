@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # code -> (status, message)
 CODES: dict[str, tuple[int, str]] = {
+    "AccessControlListNotSupported": (400, "The bucket does not allow ACLs"),
     "AccessDenied": (403, "Access Denied"),
     "AccessForbidden": (403, "CORSResponse: CORS is not enabled for this bucket."),
     "AuthorizationHeaderMalformed": (400, "The authorization header is malformed."),
@@ -24,6 +25,7 @@ CODES: dict[str, tuple[int, str]] = {
     "InternalError": (500, "We encountered an internal error. Please try again."),
     "InvalidAccessKeyId": (403, "The access key ID you provided does not exist in our records."),
     "InvalidArgument": (400, "Invalid Argument"),
+    "InvalidBucketAclWithObjectOwnership": (400, "Bucket cannot have ACLs set with ObjectOwnership's setting"),
     "InvalidBucketName": (400, "The specified bucket is not valid."),
     "InvalidBucketState": (409, "The request is not valid with the current state of the bucket."),
     "InvalidDigest": (400, "The Content-MD5 or checksum value that you specified is not valid."),
@@ -33,11 +35,13 @@ CODES: dict[str, tuple[int, str]] = {
     "InvalidPartOrder": (400, "The list of parts was not in ascending order. Parts must be ordered by part number."),
     "InvalidRange": (416, "The requested range is not satisfiable"),
     "InvalidRequest": (400, "Invalid Request"),
+    "InvalidRetentionPeriod": (400, "Default retention period must be a positive integer value."),
     "InvalidStorageClass": (400, "The storage class you specified is not valid."),
     "InvalidTag": (400, "The tag provided was not a valid tag."),
     "InvalidURI": (400, "Couldn't parse the specified URI."),
     "KeyTooLongError": (400, "Your key is too long"),
     "InvalidPolicyDocument": (400, "The content of the form does not meet the conditions of the policy document."),
+    "MalformedACLError": (400, "The ACL that you provided was not well formed or did not validate against our schema."),
     "MalformedPOSTRequest": (400, "The body of your POST request is not well-formed multipart/form-data."),
     "MaxPostPreDataLengthExceededError": (400, "Your POST request fields preceding the upload file were too large."),
     "MalformedXML": (400, "The XML you provided was not well-formed or did not validate against our published schema"),
@@ -76,6 +80,8 @@ CODES: dict[str, tuple[int, str]] = {
     "SlowDown": (503, "Please reduce your request rate."),
     "StorageFull": (507, "The storage behind this server is full."),
     "TooManyBuckets": (400, "You have attempted to create more buckets than allowed"),
+    "UnexpectedContent": (400, "This request contains unsupported content."),
+    "UnresolvableGrantByEmailAddress": (400, "The email address you provided does not match any account on record."),
     "XAmzContentSHA256Mismatch": (400, "The provided 'x-amz-content-sha256' header does not match what was computed."),
 }
 

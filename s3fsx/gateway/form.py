@@ -11,7 +11,7 @@ import binascii
 import json
 import re
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from .errors import S3Error
@@ -20,7 +20,9 @@ _FIELDS = 64 << 10  # bytes of all before the file
 _BOUNDARY = re.compile(r'boundary=(?:"([^"\r\n]{1,70})"|([^\s;,"]{1,70}))', re.IGNORECASE)
 _DISPOSITION = re.compile(r"^content-disposition:\s*form-data(.*)$", re.IGNORECASE | re.MULTILINE)
 _PARAMETER = re.compile(r';\s*(name|filename)="((?:[^"\\]|\\.)*)"', re.IGNORECASE)
-# Fields that the policy need not allow.
+_EXPIRATION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?Z")
+# Fields that the policy need not allow; nor a checksum, which asks for nothing but that the file be whole.
+_IGNORED = ("x-ignore-", "x-amz-checksum-")
 _FREE = {"x-amz-signature", "signature", "awsaccesskeyid", "file", "policy"}
 
 
@@ -115,11 +117,13 @@ def policy_of(text: str) -> Mapping[str, Any]:
 
 def check_policy(policy: Mapping[str, Any], fields: Mapping[str, str], now: float) -> tuple[int, int]:
     """fields: with ``bucket``. Returns the least and the greatest size of the file. Raises S3Error."""
+    if not _EXPIRATION.fullmatch(policy["expiration"]):
+        raise S3Error("InvalidPolicyDocument", "Invalid Policy: Invalid 'expiration' value.")
     try:
         expires = datetime.fromisoformat(policy["expiration"])
     except ValueError:
         raise S3Error("InvalidPolicyDocument", "Invalid Policy: Invalid 'expiration' value.") from None
-    if now >= (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp():
+    if now >= expires.timestamp():
         raise S3Error("AccessDenied", "Invalid according to Policy: Policy expired.")
     least, most = 0, 5 << 30
     allowed = set(_FREE)
@@ -135,7 +139,7 @@ def check_policy(policy: Mapping[str, Any], fields: Mapping[str, str], now: floa
             raise S3Error(
                 "AccessDenied", f"Invalid according to Policy: Policy Condition failed: {json.dumps(condition)}"
             )
-    extra = {name for name in fields if name not in allowed and not name.startswith("x-ignore-")}
+    extra = {name for name in fields if name not in allowed and not name.startswith(_IGNORED)}
     if extra:
         raise S3Error("AccessDenied", f"Invalid according to Policy: Extra input fields: {', '.join(sorted(extra))}")
     return least, most

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
-from .accounts import Accounts, User
+from . import aclops, bucketops, corsops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
+from .accounts import NOT_SIGNED, Accounts, User
 from .backend import Backend
 from .browsers import refuse_foreign
 from .call import LARGEST_PUT, Call
+from .checksums import HEADERS
 from .errors import S3Error
 from .keynames import MAX_KEY
 from .messages import Request, Response
@@ -53,18 +54,24 @@ _BUCKET: dict[tuple[str, str], Operation] = {
     ("GET", "lifecycle"): bucketops.get_lifecycle,
     ("PUT", "lifecycle"): bucketops.put_lifecycle,
     ("DELETE", "lifecycle"): bucketops.delete_lifecycle,
-    ("GET", "acl"): bucketops.get_acl,
-    ("PUT", "acl"): bucketops.put_acl,
+    ("GET", "cors"): corsops.get,
+    ("PUT", "cors"): corsops.put,
+    ("DELETE", "cors"): corsops.delete,
+    ("GET", "acl"): aclops.get_of_bucket,
+    ("PUT", "acl"): aclops.put_of_bucket,
+    ("GET", "ownershipControls"): aclops.get_ownership,
+    ("PUT", "ownershipControls"): aclops.put_ownership,
+    ("DELETE", "ownershipControls"): aclops.delete_ownership,
+    ("GET", "publicAccessBlock"): aclops.get_block,
+    ("PUT", "publicAccessBlock"): aclops.put_block,
+    ("DELETE", "publicAccessBlock"): aclops.delete_block,
+    ("GET", "policyStatus"): aclops.get_policy_status,
     ("GET", "versions"): listops.list_versions,
     ("GET", "uploads"): uploadops.list_uploads,
     ("POST", "delete"): objectops.delete_many,
     **{("GET", name): bucketops.get_absent for name in (*bucketops.ABSENT, *bucketops.EMPTY)},
     ("GET", "requestPayment"): bucketops.get_absent,
-    ("GET", "ownershipControls"): bucketops.get_absent,
-    **{
-        ("DELETE", name): bucketops.delete_absent
-        for name in ("policy", "cors", "website", "encryption", "replication", "publicAccessBlock")
-    },
+    **{("DELETE", name): bucketops.delete_absent for name in ("policy", "website", "encryption", "replication")},
 }
 _OBJECT: dict[tuple[str, str], Operation] = {
     ("PUT", ""): objectops.put,
@@ -74,8 +81,8 @@ _OBJECT: dict[tuple[str, str], Operation] = {
     ("GET", "tagging"): detailops.get_tagging,
     ("PUT", "tagging"): detailops.put_tagging,
     ("DELETE", "tagging"): detailops.delete_tagging,
-    ("GET", "acl"): detailops.get_acl,
-    ("PUT", "acl"): detailops.put_acl,
+    ("GET", "acl"): aclops.get_of_object,
+    ("PUT", "acl"): aclops.put_of_object,
     ("GET", "retention"): detailops.get_retention,
     ("PUT", "retention"): detailops.put_retention,
     ("GET", "legal-hold"): detailops.get_legal_hold,
@@ -102,6 +109,7 @@ class Gateway:
         access_log: AccessLog | None = None,
         clock: Callable[[], float] = time.time,
         sigv2: bool = False,
+        acl: bool = False,
     ) -> None:
         self._backend = backend
         self._accounts = accounts
@@ -110,27 +118,44 @@ class Gateway:
         self._access_log = access_log
         self._clock = clock
         self._sigv2 = sigv2
+        self._acl = acl
 
     async def __call__(self, request: Request) -> Response:
         began = time.monotonic()
         user, operation, resource = "", "", request.target.partition(b"?")[0].decode("latin-1")
         try:
-            call, operation, run = self._read(request)
-            user = call.user.name
-            response = await run(call)
+            if request.method == "OPTIONS":
+                operation = "Preflight"
+                headers = joined(request)
+                bucket = parse(request.target, headers.get("host", ""), self._domains).bucket
+                response = await corsops.preflight(self._backend, bucket, headers)
+            else:
+                call, operation, run = self._read(request)
+                user = call.user.name
+                response = await run(call)
         except S3Error as error:
             response = error_response(error, request.id, resource)
         except Exception:
             log.exception("request %s has failed", request.id)
             response = error_response(S3Error("InternalError"), request.id, resource)
+        if any(name == "origin" for name, _ in request.headers) and request.method != "OPTIONS":
+            response = await self._across_origins(request, response)
         if self._access_log is not None:
             self._access_log(request, user, operation, self._region, response, time.monotonic() - began)
         return response
 
+    async def _across_origins(self, request: Request, response: Response) -> Response:
+        headers = joined(request)
+        try:
+            bucket = parse(request.target, headers.get("host", ""), self._domains).bucket
+        except S3Error:
+            return response
+        if not bucket:
+            return response
+        return await corsops.told(self._backend, bucket, request.method, headers, response)
+
     def _read(self, request: Request) -> tuple[Call, str, Operation]:
-        headers: dict[str, str] = {}
-        for name, value in request.headers:
-            headers[name] = f"{headers[name]},{value}" if name in headers else value
+        headers = joined(request)
         target = parse(request.target, headers.get("host", ""), self._domains)
         form = is_form(request.method, target, headers)
         if self._accounts is None:
@@ -144,7 +169,10 @@ class Gateway:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))
         name, operation = ("PostObject", self._post) if form else choose(request.method, target, query, headers)
         limit = LARGEST_PUT if operation in _STREAMED else LIMIT
-        payload = Payload(request.body, headers, claimed, seed, limit=limit)
+        of_body = headers
+        if operation is uploadops.complete:  # its checksum is that of the object
+            of_body = {name: value for name, value in headers.items() if name not in HEADERS}
+        payload = Payload(request.body, of_body, claimed, seed, limit=limit)
         call = Call(
             request,
             target.bucket,
@@ -156,6 +184,8 @@ class Gateway:
             self._backend,
             self._region,
             self._clock(),
+            self._acl,
+            self._is_user,
         )
         return call, name, operation
 
@@ -173,6 +203,8 @@ class Gateway:
             return user, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
         claim = sigv4.claim_of(asked)
         if claim is None:
+            if self._acl:
+                return NOT_SIGNED, headers.get("x-amz-content-sha256", sigv4.UNSIGNED), None
             raise S3Error("AccessDenied")
         user, secret = self._known(claim.access)
         seed = sigv4.verify(asked, claim, secret, self._region, self._clock())
@@ -181,11 +213,22 @@ class Gateway:
     async def _post(self, call: Call) -> Response:
         return await postops.post(call, self._accounts, sigv2=self._sigv2)
 
+    def _is_user(self, name: str) -> bool:
+        return self._accounts is not None and name in self._accounts().users
+
     def _known(self, access: str) -> tuple[User, str]:
         found = self._accounts().find(access) if self._accounts is not None else None
         if found is None:
             raise S3Error("InvalidAccessKeyId", AWSAccessKeyId=access)
         return found
+
+
+def joined(request: Request) -> dict[str, str]:
+    """Headers by name, values of the same name joined by commas."""
+    headers: dict[str, str] = {}
+    for name, value in request.headers:
+        headers[name] = f"{headers[name]},{value}" if name in headers else value
+    return headers
 
 
 def is_form(method: str, target: Target, headers: Mapping[str, str]) -> bool:
@@ -200,8 +243,6 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
         if method == "GET":
             return "ListBuckets", listops.list_buckets
         raise S3Error("MethodNotAllowed", Method=method, ResourceType="SERVICE")
-    if method == "OPTIONS":
-        raise S3Error("AccessForbidden")
     chosen = [name for name in _SUBRESOURCES if name in query]
     if target.key and "uploadId" in chosen:
         chosen = ["uploadId"]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any
+from urllib.parse import quote
 
 from .errors import S3Error
 from .model import Object
@@ -33,7 +35,10 @@ def parse_rules(tree: Tree) -> list[dict[str, Any]]:
 
 
 def _rule(element: Tree) -> dict[str, Any]:
-    if element.one("Transition") is not None or element.one("NoncurrentVersionTransition") is not None:
+    for transition in element.all("Transition"):
+        if transition.one("Date") is not None:
+            _date(transition.text("Date"))
+    if any(name in ("Transition", "NoncurrentVersionTransition") for name in (child.name for child in element.all())):
         raise S3Error("NotImplemented", "Transitions are not implemented: there is one storage class.")
     status, name = element.text("Status"), element.text("ID", "")
     if status not in ("Enabled", "Disabled"):
@@ -180,6 +185,20 @@ def doomed(rules: Sequence[Rule], versions: Sequence[Object], now: float) -> lis
                 out.append(version)
                 break
     return out
+
+
+def expiration(rules: Sequence[Rule], found: Object) -> str:
+    """x-amz-expiration: when this object is going to expire, and by which rule. "": by none."""
+    chosen: tuple[float, str] | None = None
+    for rule in rules:
+        if not _fits(rule, found) or not ("days" in rule or "date" in rule):
+            continue
+        when = due(found.modified / 1e9, rule["days"]) if "days" in rule else float(rule["date"])
+        if chosen is None or when < chosen[0]:
+            chosen = when, rule["id"]
+    if chosen is None:
+        return ""
+    return f'expiry-date="{formatdate(chosen[0], usegmt=True)}", rule-id="{quote(chosen[1])}"'
 
 
 def aborted(rules: Sequence[Rule], key: str, initiated: int, now: float) -> bool:

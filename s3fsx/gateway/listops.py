@@ -7,6 +7,7 @@ import binascii
 from collections.abc import Callable
 from urllib.parse import quote
 
+from .acl import ANONYMOUS, READ
 from .call import Call
 from .errors import S3Error
 from .messages import Response
@@ -18,6 +19,8 @@ MOST = 1000
 
 
 async def list_buckets(call: Call) -> Response:
+    if call.user.name == ANONYMOUS:
+        raise S3Error("AccessDenied")
     limit = call.number("max-buckets", 10_000, 10_000)
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
     visible = [b for b in await call.backend.buckets() if call.user.may_read(b.name, b.owner)]
@@ -66,7 +69,7 @@ def encoder(call: Call) -> tuple[Callable[[str], str], list[Node]]:
 
 
 async def _page(call: Call, query: Query) -> Page:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=READ)
     if not query.limit:
         return Page()
     return await call.backend.list(call.bucket_name, query)
@@ -142,7 +145,7 @@ async def list_versions(call: Call) -> Response:
     marker, mark = call.query.get("key-marker", ""), call.query.get("version-id-marker", "")
     if mark and not marker:
         raise S3Error("InvalidArgument", "A version-id marker cannot be specified without a key marker.")
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=READ)
     page = Page()
     if limit:
         page = await call.backend.list_versions(call.bucket_name, Query(prefix, delimiter, marker, mark, limit))

@@ -29,7 +29,8 @@ def default_retention(wanted: Object, bucket: Bucket, now: float) -> Object:
 
 def bypasses(call: Call) -> bool:
     """Amazon has a permission of its own for it; here it is the owner's, not that of all who may write."""
-    return call.owns and call.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
+    asked = call.headers.get("x-amz-bypass-governance-retention", "").lower() == "true"
+    return asked and call.owns and not call.granted
 
 
 def guard_for(call: Call) -> Callable[[Object], None]:
@@ -45,10 +46,10 @@ def guard_for(call: Call) -> Callable[[Object], None]:
 
 
 def check_change(old: Object, mode: str, until: int, *, bypass: bool, now: float) -> None:
-    """Of a retention. Raises S3Error: longer is always possible, shorter only of GOVERNANCE with the bypass."""
+    """Of a retention. Raises S3Error: longer is always possible, anything else only of GOVERNANCE with the bypass."""
     if not old.mode or old.until <= now:
         return
-    if until >= old.until and (mode == old.mode or (old.mode == GOVERNANCE and mode == COMPLIANCE)):
+    if until >= old.until and mode == old.mode:
         return
     if old.mode == GOVERNANCE and bypass:
         return

@@ -42,7 +42,7 @@ class Object:
 
     modified: ns since the epoch; etag: without quotes; headers: Content-Type and its like, lower-case names;
     metadata: names without ``x-amz-meta-``; until: seconds since the epoch, of the retention; upload: of which it was
-    completed.
+    completed; acl: (grantee, permission), None: the owner may do all.
     """
 
     key: str
@@ -64,13 +64,16 @@ class Object:
     mode: str = ""
     until: int = 0
     hold: bool = False
+    acl: tuple[tuple[str, str], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         document: dict[str, Any] = {
             name: getattr(self, name)
             for name in Object.__dataclass_fields__
-            if name not in ("size", "latest", "parts") and getattr(self, name)
+            if name not in ("size", "latest", "parts", "acl") and getattr(self, name)
         }
+        if self.acl is not None:
+            document["acl"] = [list(grant) for grant in self.acl]
         if self.parts:
             document["parts"] = [[part.number, part.size, part.etag, part.checksum] for part in self.parts]
         return document
@@ -81,6 +84,8 @@ class Object:
         fields = dict(document)
         parts = tuple(Part(n, length, etag, 0, checksum) for n, length, etag, checksum in fields.pop("parts", ()))
         tags = tuple((str(name), str(value)) for name, value in fields.pop("tags", ()))
+        if (acl := fields.pop("acl", None)) is not None:
+            fields["acl"] = tuple((str(who), str(permission)) for who, permission in acl)
         return cls(size=size, parts=parts, tags=tags, **{"etag": "", **fields})
 
     def with_latest(self, latest: bool) -> Object:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from . import attributes, conditions, ranges
+from . import attributes, conditions, encryption, lifecycle, ranges
+from .acl import READ, WRITE, chosen
 from .call import LARGEST_PUT, Call
 from .checksums import FULL, named
 from .errors import S3Error
@@ -13,17 +14,16 @@ from .locking import default_retention, guard_for, need_lock
 from .messages import FileRange, Response
 from .model import NULL, Bucket, Object
 from .render import http_date, iso, xml_response
-from .xml import Node, parse
+from .xml import Node, Tree, parse
 
 _KEYS = 1000  # of a DeleteObjects
 _WAITED = 256 << 20  # bytes whose copy a client waits for without white space
 
 
 async def put(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     call.payload.need_length()
     wanted = described(call, bucket)
-    conditions.check_form(call.headers)
 
     def finish(size: int) -> Object:
         payload = call.payload
@@ -37,21 +37,36 @@ async def put(call: Call) -> Response:
         )
 
     made = await call.backend.put(call.bucket_name, call.key, aiter(call.payload), finish, call.condition)
-    return Response(200, (("ETag", f'"{made.etag}"'), *attributes.checksum_headers(made), *version(bucket, made)))
+    headers = [("ETag", f'"{made.etag}"'), *attributes.checksum_headers(made), *version(bucket, made)]
+    return Response(200, headers + expires(bucket, made))
 
 
 def described(call: Call, bucket: Bucket) -> Object:
     """What the headers say of an object to be written, with the bucket's own retention."""
     wanted = attributes.of_request(call.key, call.headers, call.now)
     if wanted.mode or wanted.hold:
+        if call.granted:
+            raise S3Error("AccessDenied")
         need_lock(bucket)
     if not wanted.mode:
         wanted = default_retention(wanted, bucket, call.now)
-    return replace(wanted, owner=call.user.name)
+    if not call.acl:
+        attributes.refuse_lists(call.headers)
+        return replace(wanted, owner=call.user.name)
+    owner, grants = chosen(call.headers, bucket, call.user.name, call.known)
+    return replace(wanted, owner=owner, acl=grants)
+
+
+def expires(bucket: Bucket, found: Object) -> list[tuple[str, str]]:
+    """When the bucket's lifecycle is going to delete it."""
+    rules = bucket.settings.get("lifecycle")
+    told = lifecycle.expiration(rules, found) if rules and found.latest else ""
+    return [("x-amz-expiration", told)] if told else []
 
 
 def version(bucket: Bucket, made: Object) -> list[tuple[str, str]]:
-    return [("x-amz-version-id", made.version)] if bucket.versioning else []
+    """Of what was written; a bucket whose versioning is suspended makes none."""
+    return [("x-amz-version-id", made.version)] if bucket.versioning == "Enabled" else []
 
 
 def _marked(found: Object, asked: str) -> S3Error:
@@ -63,9 +78,10 @@ def _marked(found: Object, asked: str) -> S3Error:
 
 
 async def get(call: Call) -> Response:
-    bucket = await call.bucket(write=False)
-    opened = await call.backend.open(call.bucket_name, call.key, call.version)
+    bucket = await call.bucket_of_object(write=False)
+    opened = await call.found(bucket, call.backend.open(call.bucket_name, call.key, call.version))
     try:
+        call.check(bucket, opened.object, READ)
         status, first, length, headers = _chosen(call, bucket, opened.object)
     except BaseException:
         os.close(opened.descriptor)
@@ -74,8 +90,9 @@ async def get(call: Call) -> Response:
 
 
 async def head(call: Call) -> Response:
-    bucket = await call.bucket(write=False)
-    found = await call.backend.head(call.bucket_name, call.key, call.version)
+    bucket = await call.bucket_of_object(write=False)
+    found = await call.found(bucket, call.backend.head(call.bucket_name, call.key, call.version))
+    call.check(bucket, found, READ)
     status, _, length, headers = _chosen(call, bucket, found)
     return Response(status, headers, b"", length)
 
@@ -93,15 +110,18 @@ def _chosen(call: Call, bucket: Bucket, found: Object) -> tuple[int, int, int, l
             raise S3Error("NotModified", headers=tuple(kept)) from None
         raise
     part = call.query.get("partNumber")
-    whole = attributes.of_answer(found, bool(bucket.versioning), checksum=False)
+    encryption.refuse_read(call.headers)
+    whole = attributes.of_answer(found, bool(bucket.versioning), checksum=False) + expires(bucket, found)
     wants_checksum = call.headers.get("x-amz-checksum-mode", "").upper() == "ENABLED"
     headers = attributes.overridden(whole, call.query)
     if part is not None:
         if "range" in call.headers:
             raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
-        first, length = _of_part(found, part)
+        first, length, checksum = _of_part(found, part)
         if found.parts:
             headers.append(("x-amz-mp-parts-count", str(len(found.parts))))
+        if wants_checksum and checksum:
+            headers += attributes.checksum_headers(replace(found, checksum=checksum))
         if length < found.size:
             headers.append(("Content-Range", f"bytes {first}-{first + length - 1}/{found.size}"))
         return 206, first, length, headers
@@ -122,26 +142,33 @@ def _chosen(call: Call, bucket: Bucket, found: Object) -> tuple[int, int, int, l
 _KEPT = ("ETag", "Last-Modified", "Cache-Control", "Expires", "x-amz-version-id")
 
 
-def _of_part(found: Object, text: str) -> tuple[int, int]:
+def _of_part(found: Object, text: str) -> tuple[int, int, str]:
+    """First byte, length, checksum."""
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= 10_000:
         message = "Part number must be an integer between 1 and 10000, inclusive"
         raise S3Error("InvalidArgument", message, ArgumentName="partNumber", ArgumentValue=text)
     if not found.parts:
         if int(text) > 1:
             raise S3Error("InvalidPartNumber", ActualPartCount="1", PartNumberRequested=text)
-        return 0, found.size
+        return 0, found.size, found.checksum
     first = 0
     for position, part in enumerate(found.parts, start=1):
         if position == int(text):
-            return first, part.size
+            return first, part.size, part.checksum
         first += part.size
     raise S3Error("InvalidPartNumber", ActualPartCount=str(len(found.parts)), PartNumberRequested=text)
 
 
 async def delete(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
+    if call.version and call.granted:
+        raise S3Error("AccessDenied")
     guard = guard_for(call)
-    gone = await call.backend.delete(call.bucket_name, call.key, call.version, call.condition, guard)
+
+    def condition(current: Object | None) -> None:
+        conditions.check_delete(call.headers, current)
+
+    gone = await call.backend.delete(call.bucket_name, call.key, call.version, condition, guard)
     headers = []
     if gone.version and (bucket.versioning or call.version):
         headers.append(("x-amz-version-id", gone.version))
@@ -151,25 +178,26 @@ async def delete(call: Call) -> Response:
 
 
 async def delete_many(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     tree = parse(await call.payload.read(), "Delete")
     quiet = tree.text("Quiet", "false").strip().lower() == "true"
     objects = list(tree.all("Object"))
     if not 1 <= len(objects) <= _KEYS:
         raise S3Error("MalformedXML")
-    asked = [(o.text("Key"), o.text("VersionId", ""), o.text("ETag", "")) for o in objects]
+    asked = [(o.text("Key"), o.text("VersionId", ""), _conditions(o)) for o in objects]
     guard = guard_for(call)
     answers: list[Node] = []
-    for key, wanted, etag in asked:
+    for key, wanted, headers in asked:
         named_: list[Node] = [("Key", key)]
         if wanted:
             named_.append(("VersionId", wanted))
         try:
             check_key(key)
+            if wanted and call.granted:
+                raise S3Error("AccessDenied")
 
-            def condition(current: Object | None, etag: str = etag) -> None:
-                if etag:
-                    conditions.check_write({"if-match": etag}, None if current is None else current.etag)
+            def condition(current: Object | None, headers: dict[str, str] = headers) -> None:
+                conditions.check_delete(headers, current)
 
             gone = await call.backend.delete(call.bucket_name, key, wanted, condition, guard)
         except S3Error as error:
@@ -182,6 +210,19 @@ async def delete_many(call: Call) -> Response:
     return xml_response("DeleteResult", answers)
 
 
+_CONDITIONS = {
+    "ETag": "if-match",
+    "LastModifiedTime": "x-amz-if-match-last-modified-time",
+    "Size": "x-amz-if-match-size",
+}
+
+
+def _conditions(element: Tree) -> dict[str, str]:
+    """Of one object of a DeleteObjects, as the headers of a DELETE."""
+    given = {header: element.text(name, "") for name, header in _CONDITIONS.items()}
+    return {header: value for header, value in given.items() if value}
+
+
 def check_key(key: str) -> None:
     """Raises S3Error."""
     if not key:
@@ -191,10 +232,9 @@ def check_key(key: str) -> None:
 
 
 async def copy(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     source = await call.source()
-    conditions.check_form(call.headers)
-    found = await call.backend.head(source.bucket, source.key, source.version)
+    found = await call.source_found(call.backend.head(source.bucket, source.key, source.version))
     if found.marker:
         if source.version:
             raise S3Error(
@@ -209,6 +249,8 @@ async def copy(call: Call) -> Response:
         raise S3Error("InvalidRequest", message)
     new_metadata = _directive(call, "x-amz-metadata-directive")
     new_tags = _directive(call, "x-amz-tagging-directive")
+    if call.source_granted and found.tags and not new_tags:
+        raise S3Error("AccessDenied")
     itself = (source.bucket, source.key) == (call.bucket_name, call.key)
     if itself and not new_metadata and not source.version and "x-amz-storage-class" not in call.headers:
         message = (
@@ -221,6 +263,7 @@ async def copy(call: Call) -> Response:
     algorithm = named(algorithm).name if algorithm else ""
 
     def change(old: Object) -> Object:
+        call.check_source(old)
         conditions.check_copy(call.headers, old.etag, old.modified // 10**9)
         return replace(
             wanted,
@@ -252,7 +295,7 @@ async def copy(call: Call) -> Response:
         return Response(200, [*origin, ("Content-Type", "application/xml")], later=later)
     made = await run()
     answer = xml_response("CopyObjectResult", _copied(made))
-    return replace(answer, headers=[*answer.headers, *origin, *version(bucket, made)])
+    return replace(answer, headers=[*answer.headers, *origin, *version(bucket, made), *expires(bucket, made)])
 
 
 def _copied(made: Object) -> list[Node]:

@@ -58,8 +58,10 @@ class Payload:
         return self.wanted.algorithm.name if self.wanted else ""
 
     def need_length(self) -> None:
-        """Raises S3Error: MissingContentLength, EntityTooLarge."""
+        """Raises S3Error: MissingContentLength, NotImplemented, EntityTooLarge."""
         if self.length is None:
+            if self._body.chunked and not self._streaming:
+                raise S3Error("NotImplemented", Header="Transfer-Encoding")
             raise S3Error("MissingContentLength")
         if self.length > self._limit:
             raise S3Error("EntityTooLarge", ProposedSize=str(self.length), MaxSizeAllowed=str(self._limit))

@@ -9,7 +9,8 @@ from dataclasses import replace
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from . import sigv4
-from .accounts import Accounts, User
+from .accounts import NOT_SIGNED, Accounts, User
+from .acl import WRITE
 from .call import LARGEST_PUT, Call
 from .detailops import tags_of
 from .errors import S3Error
@@ -68,11 +69,16 @@ async def post(call: Call, accounts: Callable[[], Accounts] | None, *, sigv2: bo
             message = "POST requires exactly one file upload per request."
             raise S3Error("InvalidArgument", message, ArgumentName="file") from None
     fields = {**parser.fields, "bucket": call.bucket_name}
+    # Before the policy is asked: it speaks of the key as it will be.
+    call.key = fields.get("key", "").replace("${filename}", parser.filename)
+    if "key" in fields:
+        fields["key"] = call.key
     least, most = 0, LARGEST_PUT
-    if accounts is not None:
+    if accounts is not None and call.acl and "policy" not in fields:
+        call.user = NOT_SIGNED
+    elif accounts is not None:
         call.user = _who(fields, accounts(), call, sigv2)
         least, most = check_policy(policy_of(fields["policy"]), fields, call.now)
-    call.key = fields.get("key", "").replace("${filename}", parser.filename)
     if not call.key:
         message = (
             "Bucket POST must contain a field named 'key'. If it is specified, please check the order of the fields."
@@ -81,7 +87,7 @@ async def post(call: Call, accounts: Callable[[], Accounts] | None, *, sigv2: bo
     if len(call.key.encode()) > MAX_KEY:
         raise S3Error("KeyTooLongError")
     call.headers = _headers(fields)
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
     wanted = described(call, bucket)
     if tagging := fields.get("tagging"):
         wanted = replace(wanted, tags=tags_of(parse(tagging.encode(), "Tagging"), 10))

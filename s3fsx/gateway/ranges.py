@@ -6,7 +6,7 @@ import re
 
 from .errors import S3Error
 
-_RANGE = re.compile(r"bytes\s*=\s*([0-9]*)\s*-\s*([0-9]*)", re.IGNORECASE)
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 _COPY = re.compile(r"bytes=([0-9]+)-([0-9]+)")
 _DIGITS = 20
 

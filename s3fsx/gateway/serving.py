@@ -46,6 +46,7 @@ class Settings:
     domain: tuple[str, ...] = ("localhost",)
     access_log: str = ""
     sigv2: bool = False
+    acl: bool = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -69,6 +70,8 @@ def check(settings: Settings) -> None:
     """Raises ConfigError."""
     if settings.no_auth and settings.access_key_file:
         raise ConfigError("no_auth and access_key_file exclude each other")
+    if settings.no_auth and settings.acl:
+        raise ConfigError("no_auth and acl exclude each other: without keys everybody may do all")
     if settings.no_auth and not settings.loopback:
         raise ConfigError(f"no_auth is for a loopback address only, not {settings.listen}: give --access-key-file FILE")
     if bool(settings.tls_cert) != bool(settings.tls_key):
@@ -101,7 +104,9 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
-        gateway = Gateway(backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2)
+        gateway = Gateway(
+            backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2, acl=settings.acl
+        )
         trio.run(_run, settings, Server(gateway, Limits()), backend, context, out)
     finally:
         backend.release()

@@ -59,7 +59,10 @@ def claim_of(asked: Asked) -> Claim | None:
 
 def _when(text: str) -> float:
     try:
-        return parsedate_to_datetime(text).timestamp()
+        seconds = parsedate_to_datetime(text).timestamp()
+        if seconds < 0:
+            raise ValueError
+        return seconds
     except (ValueError, TypeError, IndexError, OverflowError):
         raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header") from None
 

@@ -146,10 +146,11 @@ def check_payload(payload: str) -> None:
 
 
 def _stamp(amazon: str | None, date: str | None) -> str:
-    if amazon is not None and _STAMP.fullmatch(amazon):
-        return amazon
+    given = date if amazon is None else amazon
+    if given is not None and _STAMP.fullmatch(given):
+        return given
     try:
-        when = parsedate_to_datetime(amazon or date or "")
+        when = parsedate_to_datetime(given or "")
         return when.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
     except (ValueError, TypeError, IndexError, OverflowError):
         raise S3Error("AccessDenied", "AWS authentication requires a valid Date or x-amz-date header") from None

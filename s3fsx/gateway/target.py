@@ -5,11 +5,14 @@ Path style ``/bucket/key``; host style ``bucket.DOMAIN`` for the domains the gat
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from .errors import S3Error
+
+BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from . import conditions, ranges
+from . import conditions, encryption, ranges
+from .acl import ANONYMOUS, READ, WRITE
 from .call import LARGEST_PUT, Call
 from .checksums import ALGORITHMS, FULL, HEADERS, PREFIX, Wanted, named, of_parts, type_of
 from .errors import S3Error
 from .listops import encoder, owner
 from .messages import Response
 from .model import Object, Part, Query, Upload
-from .objectops import described, version
+from .objectops import described, expires, version
 from .render import iso, xml_response
 from .xml import Node, Tree, parse
 
@@ -24,7 +25,9 @@ _WAITED = 256 << 20
 
 
 async def create(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
+    bucket = await call.bucket(write=True, grant=WRITE)
+    if call.user.name == ANONYMOUS:
+        raise S3Error("AccessDenied", "Anonymous users cannot initiate multipart uploads. Please authenticate.")
     attributes = described(call, bucket)
     algorithm = call.headers.get("x-amz-checksum-algorithm", "")
     kind = call.headers.get("x-amz-checksum-type", "")
@@ -55,11 +58,15 @@ def _number(call: Call) -> int:
 
 
 async def _upload(call: Call) -> Upload:
-    return await call.backend.upload(call.bucket_name, call.key, call.query["uploadId"])
+    upload = await call.backend.upload(call.bucket_name, call.key, call.query["uploadId"])
+    if call.granted and upload.attributes.owner != call.user.name:
+        raise S3Error("AccessDenied")
+    return upload
 
 
 async def put_part(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
+    encryption.refuse(call.headers)
     number = _number(call)
     call.payload.need_length()
     upload = await _upload(call)
@@ -84,11 +91,12 @@ async def put_part(call: Call) -> Response:
 
 
 async def copy_part(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
+    encryption.refuse(call.headers)
     number = _number(call)
     upload = await _upload(call)
     source = await call.source()
-    found = await call.backend.head(source.bucket, source.key, source.version)
+    found = await call.source_found(call.backend.head(source.bucket, source.key, source.version))
     if found.marker:
         raise S3Error("NoSuchKey", Key=source.key)
     conditions.check_copy(call.headers, found.etag, found.modified // 10**9)
@@ -122,9 +130,12 @@ def _bytes(response: Response) -> bytes:
 
 
 async def complete(call: Call) -> Response:
-    bucket = await call.bucket(write=True)
-    conditions.check_form(call.headers)
+    bucket = await call.bucket(write=True, grant=WRITE)
     given = {name: value for name, value in call.headers.items() if name in HEADERS}
+    if len(given) > 1:
+        raise S3Error(
+            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed."
+        )
     asked = _asked(parse(await call.payload.read(), "CompleteMultipartUpload"))
     try:
         upload = await _upload(call)
@@ -153,7 +164,7 @@ async def complete(call: Call) -> Response:
         return Response(200, (("Content-Type", "application/xml"),), later=later)
     made = await run()
     answer = _completed(call, made)
-    return replace(answer, headers=[*answer.headers, *version(bucket, made)])
+    return replace(answer, headers=[*answer.headers, *version(bucket, made), *expires(bucket, made)])
 
 
 async def _made_before(call: Call, error: S3Error) -> Object:
@@ -235,6 +246,10 @@ def _assembled(
         raise S3Error("InvalidRequest", f"The provided 'x-amz-mp-object-size' header does not match the size: {size}.")
     digest = hashlib.md5(b"".join(bytes.fromhex(part.etag) for part in chosen), usedforsecurity=False).hexdigest()
     made = replace(upload.attributes, size=size, etag=f"{digest}-{len(chosen)}", parts=tuple(chosen))
+    mode = call.headers.get("x-amz-checksum-type", "").upper()
+    if mode and mode != upload.attributes.checksum_type:
+        message = f"The upload was created using the {upload.attributes.checksum_type or 'null'} checksum mode. "
+        raise S3Error("InvalidRequest", f"{message}The complete request must use the same checksum mode.")
     if algorithm:
         kind = upload.attributes.checksum_type
         value = of_parts(ALGORITHMS[algorithm], kind, ((part.checksum, part.size) for part in chosen))
@@ -264,14 +279,14 @@ def _checked_by(made: Object, header: str, value: str, parts: Sequence[Part]) ->
 
 
 async def abort(call: Call) -> Response:
-    await call.bucket(write=True)
+    await call.bucket(write=True, grant=WRITE)
     upload = await _upload(call)
     await call.backend.abort(call.bucket_name, upload.id)
     return Response(204)
 
 
 async def list_parts(call: Call) -> Response:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=WRITE)
     upload = await _upload(call)
     encode, encoding = encoder(call)
     limit = call.number("max-parts", 1000)
@@ -308,7 +323,7 @@ async def list_parts(call: Call) -> Response:
 
 
 async def list_uploads(call: Call) -> Response:
-    await call.bucket(write=False)
+    await call.bucket(write=False, grant=READ)
     encode, encoding = encoder(call)
     limit = call.number("max-uploads", 1000)
     prefix, delimiter = call.query.get("prefix", ""), call.query.get("delimiter", "")

@@ -55,6 +55,10 @@ def grantee(owner: str) -> Node:
     )
 
 
+def group_grantee(uri: str) -> Node:
+    return f'Grantee xmlns:xsi="{XSI}" xsi:type="Group"', [("URI", uri)]
+
+
 class Tree:
     """An element of a request. Every miss is S3's MalformedXML."""
 

@@ -380,7 +380,7 @@ async def test_a_clock_that_goes_back(backend: DirectoryBackend, root: Path, mon
     made = [await put(backend, "x", b"0", "0")]
     for number, back in ((1, 10**9), (2, 10**12), (3, 10**12)):
         now = made[0].modified - back
-        monkeypatch.setattr(files.time, "time_ns", lambda now=now: now)
+        monkeypatch.setattr("time.time_ns", lambda now=now: now)
         if number == 2:
             backend.release()
             backend = DirectoryBackend(str(root))

@@ -83,9 +83,16 @@ def test_policies(gateway: S3Server, bucket: str) -> None:
         return answer.status_code, answer.text.partition("<Code>")[2].partition("</Code>")[0]
 
     assert attempt(good) == (204, "")
+    named = {**good, "conditions": [conditions[0], ["starts-with", "$key", "f.t"], *free]}  # f.txt
+    assert attempt(named, key="${filename}") == (204, "")
+    assert attempt(good, key="${filename}") == (403, "AccessDenied")
     assert attempt(good, key="bar") == (403, "AccessDenied")
     assert attempt({**good, "expiration": "2020-01-01T00:00:00Z"}) == (403, "AccessDenied")
     assert attempt({**good, "expiration": "never"}) == (400, "InvalidPolicyDocument")
+    assert attempt({**good, "expiration": until.replace("T", " ")}) == (400, "InvalidPolicyDocument")
+    # A checksum needs no condition: it can only refuse.
+    assert attempt(good, **{"x-amz-checksum-crc32": "g9zvtw=="}) == (204, "")
+    assert attempt(good, **{"x-amz-checksum-crc32": "AAAAAA=="}) == (400, "BadDigest")
     assert attempt({**good, "conditions": []}) == (400, "InvalidPolicyDocument")
     assert attempt({"expiration": until}) == (400, "InvalidPolicyDocument")
     assert attempt({**good, "conditions": [*conditions, ["content-length-range", 0]]}) == (400, "InvalidPolicyDocument")

@@ -44,7 +44,10 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def call(*arguments: str) -> Done:
         capsys.readouterr()
-        code = cli.main(["gateway", *arguments])
+        try:
+            code = cli.main(["gateway", *arguments])
+        except SystemExit as exited:  # argparse's
+            code = int(str(exited.code))
         return Done(code, *capsys.readouterr())
 
     return call
