@@ -15,6 +15,8 @@ from tests.s3server import S3Server
 
 pytest_plugins = ["tests.checklogs"]
 
+STORE = os.environ.get("S3FSX_TEST_STORE", "rgw")  # the fixture that ``s3`` is
+
 # The wall clock of a busy machine is no property of the code: 2 s of data generation have failed a run that was fine.
 settings.register_profile("s3fsx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("s3fsx")
@@ -23,6 +25,8 @@ settings.load_profile("s3fsx")
 @pytest.fixture(scope="session")
 def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real Ceph RGW. Its absence fails the test: there is no skipping of what only a real server shows."""
+    if STORE != "rgw":
+        pytest.skip(f"needs what only Ceph RGW has, and S3FSX_TEST_STORE is {STORE}")
     try:
         with running_rgw(tmp_path_factory.mktemp("ceph") / "rgw") as server:
             yield server
@@ -63,9 +67,22 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         yield running.server
 
 
-@pytest.fixture(params=[os.environ.get("S3FSX_TEST_STORE", "rgw")])
+@pytest.fixture(scope="session")
+def open_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own without keys, for requests that are not signed."""
+    with running_gateway(tmp_path_factory.mktemp("open") / "buckets", ["--no-auth"]) as running:
+        yield running.server
+
+
+@pytest.fixture(scope="session")
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """What mounts are tested on: RGW, or our own with S3FSX_TEST_STORE=gateway in the environment."""
+    server: S3Server = request.getfixturevalue(STORE)
+    return server
+
+
+@pytest.fixture(params=["s3"])
 def bucket_on(request: pytest.FixtureRequest) -> S3Server:
-    """RGW, or the fixture that S3FSX_TEST_STORE names, or what
-    ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
+    """``s3``, or the fixtures of ``@pytest.mark.parametrize("bucket_on", ["s3", "gateway"], indirect=True)``."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

@@ -36,6 +36,9 @@ def add(commands: Commands) -> None:
     serve.add_argument("--domain", action="append", help="of bucket.DOMAIN in Host; may be repeated; default localhost")
     serve.add_argument("--sigv2", action="store_true", default=None, help="also take signatures of version 2")
     serve.add_argument("--access-log", metavar="FILE", help="a line of JSON for each request; - is stderr")
+    serve.add_argument(
+        "--metrics", metavar="HOST:PORT|unix:PATH", help="where Prometheus may ask; default nowhere; loopback only"
+    )
     _users(gateway.group("user", "who may use the gateway"))
     _keys(gateway.group("key", "the keys of its users"))
     _buckets(gateway.group("bucket", "its buckets"))
@@ -127,7 +130,7 @@ def _settings(args: argparse.Namespace) -> Settings:
                 given[name] = tuple(str(domain) for domain in value)
             elif not isinstance(value, kinds[name]):
                 raise ConfigError(f"{args.config}: {name} has the wrong type")
-    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2"):
+    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2", "metrics"):
         value = getattr(args, name)
         if value is not None:
             given[name] = value

@@ -13,6 +13,8 @@ from .call import LARGEST_PUT, Call
 from .errors import S3Error
 from .keynames import MAX_KEY
 from .messages import Request, Response
+from .meter import Meter
+from .opnames import name_of
 from .payload import Payload
 from .render import error_response
 from .target import Target, of_host, parse
@@ -101,6 +103,7 @@ class Gateway:
         access_log: AccessLog | None = None,
         clock: Callable[[], float] = time.time,
         sigv2: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         self._backend = backend
         self._accounts = accounts
@@ -109,21 +112,29 @@ class Gateway:
         self._access_log = access_log
         self._clock = clock
         self._sigv2 = sigv2
+        self._meter = meter
 
     async def __call__(self, request: Request) -> Response:
         began = time.monotonic()
-        user, operation, resource = "", "", request.target.partition(b"?")[0].decode("latin-1")
+        user, operation, code, resource = "", "", "", request.target.partition(b"?")[0].decode("latin-1")
         try:
             call, operation, run = self._read(request)
             user = call.user.name
             response = await run(call)
         except S3Error as error:
+            code = error.code
             response = error_response(error, request.id, resource)
         except Exception:
             log.exception("request %s has failed", request.id)
-            response = error_response(S3Error("InternalError"), request.id, resource)
+            code = "InternalError"
+            response = error_response(S3Error(code), request.id, resource)
+        seconds = time.monotonic() - began
         if self._access_log is not None:
-            self._access_log(request, user, operation, self._region, response, time.monotonic() - began)
+            self._access_log(request, user, operation, self._region, response, seconds)
+        if self._meter is not None:
+            self._meter.answered(operation, response.status, seconds)
+            if code:
+                self._meter.failed(code)
         return response
 
     def _read(self, request: Request) -> tuple[Call, str, Operation]:
@@ -213,7 +224,7 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
             return "CopyObject", objectops.copy
     found = table.get((method, sub))
     if found is not None:
-        return f"{method} {'object' if target.key else 'bucket'} {sub}".strip(), found
+        return name_of(method, bool(target.key), sub), found
     if not sub and method not in ("POST", "PUT", "GET", "HEAD", "DELETE"):
         raise S3Error("MethodNotAllowed", Method=method)
     if sub or method == "POST":

@@ -94,8 +94,8 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(rgw: S3Server, tmp_path: Path) -> Doctor:
-    return Doctor(rgw, tmp_path)
+def doctor(s3: S3Server, tmp_path: Path) -> Doctor:
+    return Doctor(s3, tmp_path)
 
 
 def own(doctor: Doctor, mount: Mount) -> None:

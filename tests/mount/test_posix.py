@@ -38,7 +38,7 @@ def run(*command: str, cwd: Path | None = None, timeout: float = 120) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)
+@pytest.mark.parametrize("bucket_on", ["s3", "gateway"], indirect=True)
 def test_odd_names_go_in_and_out(mount: Mount) -> None:
     directory = mount.path / "snippets" / "of many+kinds %41"
     directory.mkdir()

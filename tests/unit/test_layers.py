@@ -32,6 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.checksums",
         "gateway.ranges", "gateway.conditions", "gateway.keynames", "gateway.buckets", "gateway.model",
         "gateway.paging", "gateway.attributes", "gateway.accounts", "gateway.lifecycle", "gateway.form",
+        "gateway.opnames", "gateway.meter",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
