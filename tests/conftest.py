@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -11,11 +10,9 @@ from hypothesis import HealthCheck, settings
 
 from tests.gatewayserver import running_gateway
 from tests.rgw import RgwUnavailableError, running_rgw
-from tests.s3server import S3Server
+from tests.s3server import STORE, S3Server
 
 pytest_plugins = ["tests.checklogs"]
-
-STORE = os.environ.get("S3FSX_TEST_STORE", "rgw")  # the fixture that ``s3`` is
 
 # The wall clock of a busy machine is no property of the code: 2 s of data generation have failed a run that was fine.
 settings.register_profile("s3fsx", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -83,6 +80,6 @@ def s3(request: pytest.FixtureRequest) -> S3Server:
 
 @pytest.fixture(params=["s3"])
 def bucket_on(request: pytest.FixtureRequest) -> S3Server:
-    """``s3``, or the fixtures of ``@pytest.mark.parametrize("bucket_on", ["s3", "gateway"], indirect=True)``."""
+    """``s3``, or the fixtures of ``@pytest.mark.parametrize("bucket_on", STORES, indirect=True)``."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

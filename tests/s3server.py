@@ -20,6 +20,9 @@ from botocore.exceptions import ClientError
 
 _numbers = itertools.count()
 
+STORE = os.environ.get("S3FSX_TEST_STORE", "rgw")  # the fixture that mounts are tested on
+STORES = list(dict.fromkeys((STORE, "gateway")))  # of the tests that run on both
+
 
 @dataclass(frozen=True)
 class Mark:
