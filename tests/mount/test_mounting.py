@@ -15,11 +15,11 @@ import pytest
 
 from tests import policy
 from tests.checklogs import LogWatch
+from tests.mount.conftest import with_tls
 from tests.mount.harness import COMMAND, Mount, detach, environment, is_mountpoint, join_options
 from tests.s3server import S3Server
 
 pytestmark = pytest.mark.mount
-NO_TLS = "one gateway has one port, with or without TLS; gateway/test_serving has it"
 
 
 class Attempt:
@@ -245,16 +245,12 @@ def test_bad_values_say_what_is_allowed(attempt: Attempt) -> None:
 
 
 def test_plain_http_to_a_tls_port(attempt: Attempt, s3: S3Server) -> None:
-    if s3.tls_endpoint is None:
-        pytest.skip(NO_TLS)
-    attempt.options["endpoint"] = s3.tls_endpoint.replace("https://", "http://")
+    attempt.options["endpoint"] = with_tls(s3).replace("https://", "http://")
     attempt.refused("should the endpoint be https://?")
 
 
 def test_tls_with_an_own_authority(attempt: Attempt, s3: S3Server) -> None:
-    if s3.tls_endpoint is None:
-        pytest.skip(NO_TLS)
-    attempt.options["endpoint"] = s3.tls_endpoint
+    attempt.options["endpoint"] = with_tls(s3)
     attempt.refused("certificate")
     attempt.options["ca_file"] = s3.ca_file
     done = attempt.mount()
