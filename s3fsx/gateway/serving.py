@@ -64,12 +64,9 @@ class Settings:
     def metrics_address(self) -> str:
         """As ``values.listen`` has it; "": nowhere. Raises ConfigError."""
         try:
-            address = str(listen().parse(self.metrics.removeprefix("unix:")))
+            return str(listen().parse(self.metrics.removeprefix("unix:")))
         except ValueError as error:
             raise ConfigError(f"metrics {self.metrics!r}: {error}") from None
-        if address and not self.metrics_public and not is_local(address):
-            raise ConfigError(f"metrics {address} is for other machines, too: set metrics_public, or use 127.0.0.1")
-        return address
 
     @property
     def loopback(self) -> bool:
@@ -88,7 +85,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"no_auth is for a loopback address only, not {settings.listen}: give --access-key-file FILE")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("tls_cert and tls_key belong together")
-    settings.metrics_address  # noqa: B018  # is refused here
+    metrics = settings.metrics_address
+    if metrics and not settings.metrics_public and not is_local(metrics):
+        raise ConfigError(f"metrics {metrics} is for other machines, too: set metrics_public, or use 127.0.0.1")
     if not os.path.isdir(settings.path):
         raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
 
