@@ -3,6 +3,7 @@
 #
 # On Debian 12 or 13, as root (the tests mount). Installs packages only where they are missing, and keeps a virtual
 # environment in .venv that is made anew when pyproject.toml or the Python changes. PYTHON chooses the interpreter.
+# Mounts are tested on Ceph RGW; with S3FSX_TEST_STORE=gateway on s3fsx gateway, where what only RGW has is skipped.
 set -eu
 
 cd "$(dirname "$0")/.."

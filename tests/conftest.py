@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.gatewayserver import running_gateway
 from tests.rgw import RgwUnavailableError, running_rgw
-from tests.s3server import S3Server
+from tests.s3server import STORE, S3Server
 
 pytest_plugins = ["tests.checklogs"]
 
@@ -23,6 +26,8 @@ settings.load_profile("s3fsx")
 @pytest.fixture(scope="session")
 def rgw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real Ceph RGW. Its absence fails the test: there is no skipping of what only a real server shows."""
+    if STORE != "rgw":
+        pytest.skip(f"needs what only Ceph RGW has, and S3FSX_TEST_STORE is {STORE}")
     try:
         with running_rgw(tmp_path_factory.mktemp("ceph") / "rgw") as server:
             yield server
@@ -58,14 +63,38 @@ def moto() -> Iterator[S3Server]:
 
 @pytest.fixture(scope="session")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """Our own, over a directory."""
-    with running_gateway(tmp_path_factory.mktemp("gateway") / "buckets") as running:
+    """Our own, over a directory, in memory where there is room: an object is three fsyncs, of a disk that all share."""
+    with in_memory(tmp_path_factory) as directory, running_gateway(directory / "buckets") as running:
         yield running.server
 
 
-@pytest.fixture(params=[os.environ.get("S3FSX_TEST_STORE", "rgw")])
+@contextmanager
+def in_memory(otherwise: pytest.TempPathFactory) -> Iterator[Path]:
+    """Buckets stay to the end of the session, and in a container /dev/shm may have 64 MiB."""
+    shm = Path("/dev/shm")
+    if shm.is_dir() and shutil.disk_usage(shm).free > 6 << 30:
+        with tempfile.TemporaryDirectory(prefix="s3fsx-gateway-", dir=shm) as directory:
+            yield Path(directory)
+    else:
+        yield otherwise.mktemp("gateway")
+
+
+@pytest.fixture(scope="session")
+def open_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own without keys, for requests that are not signed."""
+    with running_gateway(tmp_path_factory.mktemp("open") / "buckets", ["--no-auth"]) as running:
+        yield running.server
+
+
+@pytest.fixture(scope="session")
+def s3(request: pytest.FixtureRequest) -> S3Server:
+    """What mounts are tested on: RGW, or our own with S3FSX_TEST_STORE=gateway in the environment."""
+    server: S3Server = request.getfixturevalue(STORE)
+    return server
+
+
+@pytest.fixture(params=["s3"])
 def bucket_on(request: pytest.FixtureRequest) -> S3Server:
-    """RGW, or the fixture that S3FSX_TEST_STORE names, or what
-    ``@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)`` says."""
+    """``s3``, or the fixtures of ``@pytest.mark.parametrize("bucket_on", STORES, indirect=True)``."""
     server: S3Server = request.getfixturevalue(request.param)
     return server

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from s3fsx.gateway.accounts import Accounts, User
-from s3fsx.gateway.users import save
+from s3fsx.gateway.users import load, save
 from tests.s3server import S3Server
 
 ACCOUNTS = Accounts(
@@ -27,13 +27,24 @@ class Running:
     path: Path
 
 
+def allow(server: S3Server, bucket: str, right: str) -> None:
+    """The alternative user's right to this bucket: "rw", "ro", or "" for none."""
+    assert server.served is not None
+    accounts = load(str(server.served))
+    other = accounts.users["other"]
+    rights = {name: had for name, had in other.buckets.items() if name != bucket} | ({bucket: right} if right else {})
+    save(str(server.served), replace(accounts, users={**accounts.users, "other": replace(other, buckets=rights)}))
+
+
 @contextmanager
 def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accounts = ACCOUNTS) -> Iterator[Running]:
     """Over the directory, which may have been served before. Whoever kills the process says so to ``process``."""
     directory.mkdir(exist_ok=True)
     save(str(directory), users)
     log = directory.parent / f"{directory.name}.log"
-    command = [sys.executable, "-m", "s3fsx", "gateway", "serve", "--path", str(directory), "--listen", "127.0.0.1:0"]
+    access_log = directory.parent / f"{directory.name}.access"
+    where = ["--path", str(directory), "--listen", "127.0.0.1:0", "--access-log", str(access_log)]
+    command = [sys.executable, "-m", "s3fsx", "gateway", "serve", *where]
     with log.open("a") as stderr:
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
@@ -42,7 +53,18 @@ def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accou
         found = re.search(r"https?://\S+", line)
         assert found is not None, log.read_text()
         (access, (_, secret)), (other, (_, other_secret)) = ACCOUNTS.keys.items()
-        server = S3Server("gateway", found[0], "us-east-1", access, secret, other, other_secret, pid=process.pid)
+        server = S3Server(
+            "gateway",
+            found[0],
+            "us-east-1",
+            access,
+            secret,
+            other,
+            other_secret,
+            log_path=access_log,
+            pid=process.pid,
+            served=directory,
+        )
         yield Running(server, process, directory)
         if "client" in vars(server):
             server.client.close()

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.gatewayserver import allow
 from tests.s3server import S3Server
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "SECURITY.md"
@@ -52,11 +53,28 @@ def put(server: S3Server, bucket: str, given: Iterable[Statement]) -> None:
 
 
 def grant(server: S3Server, bucket: str, prefix: str, *, object_lock: bool = False) -> None:
-    """What docs/SECURITY.md gives to a mount of this prefix, besides what was granted for other prefixes before. moto
-    enforces nothing."""
+    """What docs/SECURITY.md gives to a mount of this prefix, besides what was granted for other prefixes before. The
+    gateway has rights to whole buckets; moto enforces nothing."""
+    if server.name == "gateway":
+        allow(server, bucket, "rw")
     if server.name != "rgw":
         return
     given = _granted.setdefault((server.endpoint, bucket), [])
     for name in ("read-write", "object-lock") if object_lock else ("read-write",):
         given += [s for s in statements(name, bucket, prefix) if s not in given]
     put(server, bucket, given)
+
+
+def grant_reading(server: S3Server, bucket: str, prefix: str) -> None:
+    """Only that, as docs/SECURITY.md has it."""
+    if server.name == "gateway":
+        allow(server, bucket, "ro")
+    else:
+        put(server, bucket, statements("read-only", bucket, prefix))
+
+
+def revoke(server: S3Server, bucket: str) -> None:
+    if server.name == "gateway":
+        allow(server, bucket, "")
+    else:
+        server.client.delete_bucket_policy(Bucket=bucket)

@@ -20,6 +20,9 @@ from botocore.exceptions import ClientError
 
 _numbers = itertools.count()
 
+STORE = os.environ.get("S3FSX_TEST_STORE", "rgw")  # the fixture that mounts are tested on
+STORES = list(dict.fromkeys((STORE, "gateway")))  # of the tests that run on both
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -79,12 +82,44 @@ def parse_request(entry: Mapping[str, Any]) -> Request:
     return Request(kind, key, int(entry["http_status"]), entry["bytes_sent"], entry["bytes_received"])
 
 
+# The gateway's name of the operation -> ours.
+ACCESS_KINDS = {
+    "PutObject": "PUT",
+    "GetObject": "GET",
+    "HeadObject": "HEAD",
+    "DeleteObject": "DELETE",
+    "DeleteObjects": "DELETE MANY",
+    "CopyObject": "COPY",
+    "CreateMultipartUpload": "CREATE UPLOAD",
+    "UploadPart": "PUT PART",
+    "UploadPartCopy": "COPY PART",
+    "CompleteMultipartUpload": "COMPLETE",
+    "AbortMultipartUpload": "ABORT",
+    "ListParts": "LIST PARTS",
+    "ListMultipartUploads": "LIST UPLOADS",
+    "ListObjectVersions": "LIST",
+    "ListObjects": "LIST",
+    "ListObjectsV2": "LIST",
+    "HeadBucket": "HEAD BUCKET",
+}
+
+
+def parse_access_log(text: str) -> Iterator[tuple[str, Request]]:
+    """The same of the gateway's access log."""
+    for line in text.splitlines():
+        entry = json.loads(line)
+        bucket, _, key = entry["path"].removeprefix("/").partition("/")
+        kind = ACCESS_KINDS.get(entry["operation"], entry["operation"])
+        yield bucket, Request(kind, key, entry["status"], entry["sent"], entry["received"])
+
+
 @dataclass(frozen=True)
 class S3Server:
-    """Where it is, who may use it, and for RGW what it was asked.
+    """Where it is, who may use it, and what it was asked.
 
-    name: "rgw" or "moto". The alternative keys are those of another user, who owns nothing.
-    tls_endpoint, ca_file, log_path, pid: None where the server has none. pid is radosgw's own, for SIGSTOP.
+    name: "rgw", "gateway" or "moto". The alternative keys are those of another user, who owns nothing.
+    tls_endpoint, ca_file, log_path, pid: None where the server has none. pid is the server's own, for SIGSTOP.
+    served: the gateway's directory.
     """
 
     name: str
@@ -98,6 +133,7 @@ class S3Server:
     ca_file: Path | None = None
     log_path: Path | None = None
     pid: int | None = None
+    served: Path | None = None
 
     @cached_property
     def client(self) -> Any:
@@ -157,7 +193,8 @@ class S3Server:
         with self._log().open("rb") as log:
             log.seek(mark.offset)
             text = log.read().decode()
-        return [r for where, r in parse_log(text) if where == bucket and not r.key.startswith(SENTINEL)]
+        parse = parse_access_log if self.name == "gateway" else parse_log
+        return [r for where, r in parse(text) if where == bucket and not r.key.startswith(SENTINEL)]
 
     def requests_since(self, mark: Mark, bucket: str) -> Counter[str]:
         """How many of each kind: ``KINDS`` and PUT, "PUT PART", "COPY PART", GET, HEAD. None is 0."""

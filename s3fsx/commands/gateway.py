@@ -41,6 +41,9 @@ def add(commands: Commands) -> None:
         "--acl", action="store_true", default=None, help="obey access control lists, also for requests without a key"
     )
     serve.add_argument("--access-log", metavar="FILE", help="a line of JSON for each request; - is stderr")
+    serve.add_argument(
+        "--metrics", metavar="HOST:PORT|unix:PATH", help="where Prometheus may ask; default nowhere; loopback only"
+    )
     _users(gateway.group("user", "who may use the gateway"))
     _keys(gateway.group("key", "the keys of its users"))
     _buckets(gateway.group("bucket", "its buckets"))
@@ -132,7 +135,7 @@ def _settings(args: argparse.Namespace) -> Settings:
                 given[name] = tuple(str(domain) for domain in value)
             elif not isinstance(value, kinds[name]):
                 raise ConfigError(f"{args.config}: {name} has the wrong type")
-    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2", "acl"):
+    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2", "acl", "metrics"):
         value = getattr(args, name)
         if value is not None:
             given[name] = value

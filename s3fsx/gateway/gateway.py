@@ -15,6 +15,8 @@ from .checksums import HEADERS
 from .errors import S3Error
 from .keynames import MAX_KEY
 from .messages import Request, Response
+from .meter import Meter
+from .opnames import name_of
 from .payload import Payload
 from .render import error_response
 from .target import Target, of_host, parse
@@ -110,6 +112,7 @@ class Gateway:
         clock: Callable[[], float] = time.time,
         sigv2: bool = False,
         acl: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         self._backend = backend
         self._accounts = accounts
@@ -119,10 +122,11 @@ class Gateway:
         self._clock = clock
         self._sigv2 = sigv2
         self._acl = acl
+        self._meter = meter
 
     async def __call__(self, request: Request) -> Response:
         began = time.monotonic()
-        user, operation, resource = "", "", request.target.partition(b"?")[0].decode("latin-1")
+        user, operation, code, resource = "", "", "", request.target.partition(b"?")[0].decode("latin-1")
         try:
             if request.method == "OPTIONS":
                 operation = "Preflight"
@@ -134,14 +138,21 @@ class Gateway:
                 user = call.user.name
                 response = await run(call)
         except S3Error as error:
+            code = error.code
             response = error_response(error, request.id, resource)
         except Exception:
             log.exception("request %s has failed", request.id)
-            response = error_response(S3Error("InternalError"), request.id, resource)
+            code = "InternalError"
+            response = error_response(S3Error(code), request.id, resource)
         if any(name == "origin" for name, _ in request.headers) and request.method != "OPTIONS":
             response = await self._across_origins(request, response)
+        seconds = time.monotonic() - began
         if self._access_log is not None:
-            self._access_log(request, user, operation, self._region, response, time.monotonic() - began)
+            self._access_log(request, user, operation, self._region, response, seconds)
+        if self._meter is not None:
+            self._meter.answered(operation, response.status, seconds)
+            if code:
+                self._meter.failed(code)
         return response
 
     async def _across_origins(self, request: Request, response: Response) -> Response:
@@ -260,7 +271,7 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
             return "CopyObject", objectops.copy
     found = table.get((method, sub))
     if found is not None:
-        return f"{method} {'object' if target.key else 'bucket'} {sub}".strip(), found
+        return name_of(method, bool(target.key), sub), found
     if not sub and method not in ("POST", "PUT", "GET", "HEAD", "DELETE"):
         raise S3Error("MethodNotAllowed", Method=method)
     if sub or method == "POST":

@@ -21,6 +21,7 @@ import trio
 from .connection import PIECE, RECEIVE, Connection, HttpBody, Limits
 from .errors import S3Error
 from .messages import Answers, FileRange, Request, Response
+from .meter import Meter
 from .render import error_response
 
 log = logging.getLogger("s3fsx.gateway")
@@ -34,8 +35,9 @@ _ids = itertools.count(1)
 class Server:
     """answers: what a request is answered with; its exceptions are S3's InternalError."""
 
-    def __init__(self, answers: Answers, limits: Limits | None = None) -> None:
+    def __init__(self, answers: Answers, limits: Limits | None = None, meter: Meter | None = None) -> None:
         self._answers = answers
+        self._meter = meter or Meter("")
         self._limits = limits or Limits()
         self._room = trio.CapacityLimiter(self._limits.connections)
         self._idle: set[trio.CancelScope] = set()
@@ -92,12 +94,15 @@ class Server:
                 connections.start_soon(self._connected, stream)
 
     async def _connected(self, stream: trio.abc.HalfCloseableStream) -> None:
+        self._meter.accepted += 1
+        self._meter.open += 1
         try:
             await self._converse(stream)
         except Exception as error:
             if not _gone(error):
                 log.exception("a connection has failed")
         finally:
+            self._meter.open -= 1
             self._room.release_on_behalf_of(stream)
             await trio.aclose_forcefully(stream)
 
@@ -123,7 +128,12 @@ class Server:
             if _ambiguous(head):
                 await self._refuse(stream, parser, S3Error("InvalidRequest", "The request is not valid HTTP/1.1."))
                 return
-            if not await self._exchange(connection, parser, head, peer) or self._stopping:
+            self._meter.in_flight += 1
+            try:
+                reusable = await self._exchange(connection, parser, head, peer)
+            finally:
+                self._meter.in_flight -= 1
+            if not reusable or self._stopping:
                 return
             if self._room.statistics().tasks_waiting and not connection.buffer:
                 return
@@ -176,6 +186,7 @@ class Server:
         if not body.ended and not body.waiting and reusable:
             reusable = await self._drain(body)
         reusable = reusable and body.ended
+        self._meter.received += body.received
         try:
             await self._send(connection, parser, head, request, response, reusable)
         finally:
@@ -257,11 +268,13 @@ class Server:
             try:
                 outcome.append(await later())
             except S3Error as error:
+                self._meter.failed(error.code)
                 failed = error_response(error, id)
                 assert isinstance(failed.body, bytes)
                 outcome.append(failed.body)
             except Exception:
                 log.exception("request %s has failed", id)
+                self._meter.failed("InternalError")
                 failed = error_response(S3Error("InternalError"), id)
                 assert isinstance(failed.body, bytes)
                 outcome.append(failed.body)
@@ -284,6 +297,7 @@ class Server:
     async def _send_all(self, stream: trio.abc.SendStream, data: bytes | memoryview) -> None:
         with trio.fail_after(self._limits.silence + len(data) / self._limits.slowest):
             await stream.send_all(data)
+        self._meter.sent += len(data)
 
     async def _send_file(self, connection: Connection, file: FileRange) -> None:
         at, end = file.first, file.first + file.length
@@ -299,12 +313,15 @@ class Server:
                     with trio.fail_after(self._limits.silence):
                         await trio.lowlevel.wait_writable(socket)
                     continue
+                self._meter.sent += done
             if not done:
                 raise OSError("a file has become shorter while it was sent")
             at += done
 
     async def _refuse(self, stream: trio.abc.HalfCloseableStream, parser: h11.Connection, error: S3Error) -> None:
         response = error_response(error, f"{next(_ids):016X}")
+        self._meter.answered("", response.status, 0)
+        self._meter.failed(error.code)
         assert isinstance(response.body, bytes)
         headers = [*response.headers, ("Connection", "close"), ("Content-Length", str(len(response.body)))]
         data = parser.send(_head_of(response.status, headers))

@@ -17,7 +17,11 @@ from typing import TextIO
 
 import trio
 
+from .. import __version__
+from ..configuration.values import is_local, listen
 from ..errors import ConfigError, S3fsxError
+from ..metrics import exposition
+from ..metrics import server as metrics_server
 from .backend import Backend
 from .connection import Limits
 from .directory.provider import DirectoryBackend
@@ -25,6 +29,7 @@ from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
 from .messages import FileRange, Request, Response
+from .meter import Meter
 from .users import Current
 
 log = logging.getLogger("s3fsx.gateway")
@@ -47,6 +52,8 @@ class Settings:
     access_log: str = ""
     sigv2: bool = False
     acl: bool = False
+    metrics: str = ""
+    metrics_public: bool = False
 
     @property
     def address(self) -> tuple[str, int]:
@@ -56,6 +63,14 @@ class Settings:
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise ConfigError(f"listen {self.listen!r}: HOST:PORT, such as 127.0.0.1:9000 or [::1]:9000")
         return host, int(port)
+
+    @property
+    def metrics_address(self) -> str:
+        """As ``values.listen`` has it; "": nowhere. Raises ConfigError."""
+        try:
+            return str(listen().parse(self.metrics.removeprefix("unix:")))
+        except ValueError as error:
+            raise ConfigError(f"metrics {self.metrics!r}: {error}") from None
 
     @property
     def loopback(self) -> bool:
@@ -76,6 +91,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"no_auth is for a loopback address only, not {settings.listen}: give --access-key-file FILE")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("tls_cert and tls_key belong together")
+    metrics = settings.metrics_address
+    if metrics and not settings.metrics_public and not is_local(metrics):
+        raise ConfigError(f"metrics {metrics} is for other machines, too: set metrics_public, or use 127.0.0.1")
     if not os.path.isdir(settings.path):
         raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
 
@@ -104,10 +122,18 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
+        meter = Meter(__version__)
         gateway = Gateway(
-            backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2, acl=settings.acl
+            backend,
+            current,
+            settings.region,
+            settings.domain,
+            access,
+            sigv2=settings.sigv2,
+            acl=settings.acl,
+            meter=meter,
         )
-        trio.run(_run, settings, Server(gateway, Limits()), backend, context, out)
+        trio.run(_run, settings, Server(gateway, Limits(), meter), backend, context, meter, out)
     finally:
         backend.release()
 
@@ -136,7 +162,12 @@ async def open_listeners(settings: Settings) -> list[trio.SocketListener]:
 
 
 async def _run(
-    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
+    settings: Settings,
+    server: Server,
+    backend: Backend,
+    context: ssl.SSLContext | None,
+    meter: Meter,
+    out: TextIO,
 ) -> None:
     host, _ = settings.address
     listeners = await open_listeners(settings)
@@ -150,6 +181,10 @@ async def _run(
             out.write(snippets(f"{scheme}://{shown}:{port}", settings))
             out.flush()
             nursery.start_soon(keep_expiring, backend)
+            if address := settings.metrics_address:
+                nursery.start_soon(
+                    metrics_server.serve, address, lambda: exposition.render(meter.families()), "metrics"
+                )
             nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
 
 

@@ -31,8 +31,9 @@ _PAUSE = 1.0
 PATH = "/metrics"
 
 
-async def serve(listen: str, text: Callable[[], str]) -> None:
-    """Runs until cancelled. listen: a value of ``values.listen``. text: what is answered; called in the event loop."""
+async def serve(listen: str, text: Callable[[], str], setting: str = "metrics_listen") -> None:
+    """Runs until cancelled. listen: a value of ``values.listen``. text: what is answered; called in the event loop.
+    setting: what the warning names."""
     told = ""
     while True:
         try:
@@ -40,7 +41,7 @@ async def serve(listen: str, text: Callable[[], str]) -> None:
         except (OSError, ConfigError) as error:
             why = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
             if why != told:
-                log.warning("metrics_listen %s: %s; tried again every %.0f s", listen, why, AGAIN)
+                log.warning("%s %s: %s; tried again every %.0f s", setting, listen, why, AGAIN)
                 told = why
             await trio.sleep(AGAIN)
             continue

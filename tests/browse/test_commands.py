@@ -52,9 +52,9 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(rgw: S3Server, s3fsx: Command) -> Bucket:
-    s3fsx.use(rgw)
-    made = Bucket(rgw)
+def bucket(s3: S3Server, s3fsx: Command) -> Bucket:
+    s3fsx.use(s3)
+    made = Bucket(s3)
     made.put(VM, LARGE, sums_of=LARGE)
     made.put(CT, compressed(container(), "gz"))
     made.put(f"{VM}.notes", b"web, before the upgrade\nsecond line\n")
@@ -108,9 +108,9 @@ def test_show(bucket: Bucket, s3fsx: Command) -> None:
     assert "not a VMA archive" in s3fsx.fails("show", "odd", "-s", bucket.source, code=1)
 
 
-def test_every_format(rgw: S3Server, s3fsx: Command) -> None:
-    s3fsx.use(rgw)
-    bucket = Bucket(rgw)
+def test_every_format(s3: S3Server, s3fsx: Command) -> None:
+    s3fsx.use(s3)
+    bucket = Bucket(s3)
     machine, guest = vma(), container(form=tarfile.GNU_FORMAT)
     for number, extension in enumerate(["", ".gz", ".lzo", ".zst"]):
         for kind, data, conf in ((f"qemu-10{number}", machine, QEMU_CONF), (f"lxc-20{number}", guest, PCT_CONF)):
@@ -121,10 +121,10 @@ def test_every_format(rgw: S3Server, s3fsx: Command) -> None:
 
 
 @pytest.mark.parametrize("what", ["zeros", "header", "noise", "empty"])
-def test_archives_that_somebody_made_to_harm(rgw: S3Server, s3fsx: Command, what: str) -> None:
+def test_archives_that_somebody_made_to_harm(s3: S3Server, s3fsx: Command, what: str) -> None:
     """Bounded in memory and time, and one line."""
-    s3fsx.use(rgw)
-    bucket = Bucket(rgw)
+    s3fsx.use(s3)
+    bucket = Bucket(s3)
     content = {
         "zeros": bytes(200 << 20),
         "header": VmaWriter({}, told={"header size": 0xFFFFFFFF}).header(),
@@ -200,9 +200,9 @@ def test_verify(bucket: Bucket, s3fsx: Command, tmp_path: Path) -> None:
     assert len(bucket.checks()) < before, "records of what is gone go, too"
 
 
-def test_prune(rgw: S3Server, s3fsx: Command) -> None:
-    s3fsx.use(rgw)
-    bucket = Bucket(rgw)
+def test_prune(s3: S3Server, s3fsx: Command) -> None:
+    s3fsx.use(s3)
+    bucket = Bucket(s3)
     names = [f"vzdump-qemu-100-2026_11_{day:02}-22_00_00.vma.zst" for day in range(1, 6)]
     for name in names:
         for beside in (name, f"{name}.notes", f"{name[:-8]}.log"):
@@ -234,9 +234,9 @@ def test_prune(rgw: S3Server, s3fsx: Command) -> None:
     assert s3fsx("prune", bucket.source, "--keep-last", "2", "--yes").out.endswith("to be deleted: 0 backups, 0 B\n")
 
 
-def test_prune_asks(rgw: S3Server, s3fsx: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    s3fsx.use(rgw)
-    bucket = Bucket(rgw)
+def test_prune_asks(s3: S3Server, s3fsx: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    s3fsx.use(s3)
+    bucket = Bucket(s3)
     for day in (1, 2):
         bucket.put(f"vzdump-qemu-100-2026_11_0{day}-22_00_00.vma.zst", b"data")
 
@@ -258,15 +258,15 @@ def test_prune_asks(rgw: S3Server, s3fsx: Command, monkeypatch: pytest.MonkeyPat
         assert len(bucket.view.keys("dump/")) == left
 
 
-def test_prune_what_object_lock_keeps(rgw: S3Server, s3fsx: Command) -> None:
-    s3fsx.use(rgw)
-    name = rgw.make_bucket("locked", object_lock=True)
-    policy.grant(rgw, name, "pve/", object_lock=True)
-    view = rgw.view(name, "pve/")
+def test_prune_what_object_lock_keeps(s3: S3Server, s3fsx: Command) -> None:
+    s3fsx.use(s3)
+    name = s3.make_bucket("locked", object_lock=True)
+    policy.grant(s3, name, "pve/", object_lock=True)
+    view = s3.view(name, "pve/")
     names = [f"vzdump-qemu-100-2026_11_{day:02}-22_00_00.vma.zst" for day in range(1, 4)]
     for each in names:
         view.put(f"dump/{each}", b"data")
-    rgw.client.put_object_legal_hold(Bucket=name, Key=f"pve/dump/{names[0]}", LegalHold={"Status": "ON"})
+    s3.client.put_object_legal_hold(Bucket=name, Key=f"pve/dump/{names[0]}", LegalHold={"Status": "ON"})
     done = s3fsx("prune", f"s3://{name}/pve", "--keep-last", "1", "--yes", code=1)
     assert f"{names[0]}: not deleted: is protected" in done.err
     assert view.keys("dump/") == [f"dump/{names[0]}", f"dump/{names[2]}"]

@@ -127,7 +127,7 @@ async def test_a_retention_is_seen(locked: Locked) -> None:
     assert await locked.store.retained_until("x") == pytest.approx(time.time() + UNTIL, abs=60)
 
 
-@pytest.mark.parametrize("bucket_on", ["moto", pytest.param("rgw", marks=pytest.mark.rgw)], indirect=True)
+@pytest.mark.parametrize("bucket_on", ["moto", "gateway", pytest.param("rgw", marks=pytest.mark.rgw)], indirect=True)
 async def test_a_bucket_without_a_lock(bucket_on: S3Server) -> None:
     async with S3Store(options(bucket_on, bucket_on.make_bucket("plain")), Endpoint()) as store:
         found = await probe(store, "", multipart=False)

@@ -16,19 +16,19 @@ from tests.s3server import S3Server
 
 
 @pytest.fixture
-def proxy(rgw: S3Server) -> Iterator[FaultProxy]:
-    with FaultProxy(rgw.endpoint) as running:
+def proxy(s3: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(s3.endpoint) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def shared(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def shared(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """One mount for all tests of a module: that it works after each fault without a remount is part of the promise."""
-    bucket = rgw.make_bucket("faults")
+    bucket = s3.make_bucket("faults")
     home = tmp_path_factory.mktemp("faults") / "node"
-    with FaultProxy(rgw.endpoint) as running:
+    with FaultProxy(s3.endpoint) as running:
         options = {**LIMITS, "endpoint": running.endpoint}
-        with Mount(rgw, bucket, "", home, LogWatch(), options) as mount:
+        with Mount(s3, bucket, "", home, LogWatch(), options) as mount:
             yield Place(mount, running)
 
 
@@ -44,8 +44,8 @@ TALLY: Counter[str] = Counter()  # of all crash tests of the run
 
 
 @pytest.fixture(scope="module")
-def site(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with crash_site(rgw, tmp_path_factory.mktemp("crash"), TALLY) as node:
+def site(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with crash_site(s3, tmp_path_factory.mktemp("crash"), TALLY) as node:
         yield node
 
 

@@ -309,16 +309,16 @@ class Strangers:
 
 
 @contextlib.contextmanager
-def crash_site(rgw: S3Server, home: Path, tally: Counter[str]) -> Iterator[Node]:
+def crash_site(s3: S3Server, home: Path, tally: Counter[str]) -> Iterator[Node]:
     """A node to be killed, behind a fault proxy, with strangers in its bucket that must not notice."""
-    bucket = rgw.make_bucket("crash")
+    bucket = s3.make_bucket("crash")
     with contextlib.ExitStack() as stack:
-        warm = stack.enter_context(Warm(environment(rgw)))
-        proxy = stack.enter_context(FaultProxy(rgw.endpoint))
-        other = CrashMount(rgw, bucket, home / "other", LogWatch(), rgw.endpoint, warm)
+        warm = stack.enter_context(Warm(environment(s3)))
+        proxy = stack.enter_context(FaultProxy(s3.endpoint))
+        other = CrashMount(s3, bucket, home / "other", LogWatch(), s3.endpoint, warm)
         stack.enter_context(other)
         strangers = Strangers(other)
-        mount = CrashMount(rgw, bucket, home / "node", LogWatch(), proxy.endpoint, warm)
+        mount = CrashMount(s3, bucket, home / "node", LogWatch(), proxy.endpoint, warm)
         with mount:
             yield Node(mount, proxy, tally)
         strangers.finish()

@@ -46,9 +46,9 @@ class Far:
 
 
 @pytest.fixture
-def far(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, log_watch: LogWatch) -> Iterator[Mount]:
+def far(s3: S3Server, proxy: FaultProxy, tmp_path: Path, log_watch: LogWatch) -> Iterator[Mount]:
     options = {"endpoint": proxy.endpoint, "part_size": "5MiB"}
-    with Mount(rgw, rgw.make_bucket("far"), "", tmp_path / "node", log_watch, options) as mount:
+    with Mount(s3, s3.make_bucket("far"), "", tmp_path / "node", log_watch, options) as mount:
         yield mount
         proxy.clear()
 

@@ -35,13 +35,13 @@ SIGNED = "AWS4-HMAC-SHA256 Credential=any/20261120/us-east-1/s3/aws4_request, Si
 
 
 @pytest.fixture
-def near(moto: S3Server) -> Iterator[FaultProxy]:
-    with FaultProxy(moto.endpoint, seed=7) as running:
+def near(open_gateway: S3Server) -> Iterator[FaultProxy]:
+    with FaultProxy(open_gateway.endpoint, seed=7) as running:
         yield running
 
 
 class Client:
-    """Raw HTTP, because boto3 repairs too much. moto checks no signature."""
+    """Raw HTTP, because boto3 repairs too much. this server checks no signature."""
 
     def __init__(self, proxy: FaultProxy, bucket: str) -> None:
         self.connection = http.client.HTTPConnection(urlsplit(proxy.endpoint).netloc, timeout=5)
@@ -54,8 +54,8 @@ class Client:
 
 
 @pytest.fixture
-def client(near: FaultProxy, moto: S3Server) -> Iterator[Client]:
-    raw = Client(near, moto.make_bucket("proxy"))
+def client(near: FaultProxy, open_gateway: S3Server) -> Iterator[Client]:
+    raw = Client(near, open_gateway.make_bucket("proxy"))
     yield raw
     raw.connection.close()
 
@@ -67,17 +67,17 @@ def get(client: Client) -> bytes:
 
 
 @pytest.fixture
-def stored(client: Client, moto: S3Server) -> bytes:
-    moto.view(client.bucket).put("k", BODY)
+def stored(client: Client, open_gateway: S3Server) -> bytes:
+    open_gateway.view(client.bucket).put("k", BODY)
     return BODY
 
 
-def test_without_rules_nothing_is_changed(near: FaultProxy, moto: S3Server) -> None:
-    bucket = moto.make_bucket("proxy")
-    through: Any = replace(moto, endpoint=near.endpoint)
+def test_without_rules_nothing_is_changed(near: FaultProxy, open_gateway: S3Server) -> None:
+    bucket = open_gateway.make_bucket("proxy")
+    through: Any = replace(open_gateway, endpoint=near.endpoint)
     view = through.view(bucket)
     view.put("a b+c", BODY, colour="blue")  # boto3 sends Expect: 100-continue with it
-    assert moto.view(bucket).body("a b+c") == view.body("a b+c") == BODY
+    assert open_gateway.view(bucket).body("a b+c") == view.body("a b+c") == BODY
     assert view.metadata("a b+c") == {"colour": "blue"}
     assert view.keys() == ["a b+c"]
     s3 = through.client
@@ -93,7 +93,7 @@ def test_without_rules_nothing_is_changed(near: FaultProxy, moto: S3Server) -> N
     view.delete("copy")
     s3.head_bucket(Bucket=bucket)
     s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "m"}]})
-    assert moto.view(bucket).keys() == ["a b+c"]
+    assert open_gateway.view(bucket).keys() == ["a b+c"]
     assert near.seen == {
         "PUT": 1,
         "GET": 1,
@@ -126,15 +126,15 @@ def test_which_requests_a_rule_is_for(near: FaultProxy, client: Client, stored: 
     assert get(client) == stored
 
 
-def test_refusals_before_and_after_the_effect(near: FaultProxy, client: Client, moto: S3Server) -> None:
+def test_refusals_before_and_after_the_effect(near: FaultProxy, client: Client, open_gateway: S3Server) -> None:
     near.add(Rule(SERVER_ERROR, {"PUT"}, "^before"))
     near.add(Rule(SERVER_ERROR_AFTER, {"PUT"}, "^after"))
     assert client.ask("PUT", "before", BODY)[0] == 500
     status, _, text = client.ask("PUT", "after", BODY)
     assert status == 500
     assert b"<Code>InternalError</Code>" in text
-    assert moto.view(client.bucket).keys() == ["after"]
-    assert moto.view(client.bucket).body("after") == BODY
+    assert open_gateway.view(client.bucket).keys() == ["after"]
+    assert open_gateway.view(client.bucket).body("after") == BODY
 
 
 def test_an_error_document_with_200_and_a_wish_to_wait(near: FaultProxy, client: Client, stored: bytes) -> None:
@@ -148,12 +148,12 @@ def test_an_error_document_with_200_and_a_wish_to_wait(near: FaultProxy, client:
 
 
 @pytest.mark.parametrize("at", ["request", "request body", "answer"])
-def test_resets(near: FaultProxy, client: Client, moto: S3Server, at: Any) -> None:
+def test_resets(near: FaultProxy, client: Client, open_gateway: S3Server, at: Any) -> None:
     near.add(Rule(Reset(at), times=1))
     with pytest.raises(ConnectionError):
         client.ask("PUT", "k", BODY * 20)
     client.connection.close()
-    assert moto.view(client.bucket).keys() == (["k"] if at == "answer" else [])
+    assert open_gateway.view(client.bucket).keys() == (["k"] if at == "answer" else [])
 
 
 @pytest.mark.parametrize("fault", [Reset("answer body"), CutShort(honest=True)])
@@ -171,30 +171,30 @@ def test_half_an_answer_that_claims_to_be_whole(near: FaultProxy, client: Client
     assert get(client) == stored
 
 
-def test_flipped_bits(near: FaultProxy, client: Client, moto: S3Server, stored: bytes) -> None:
+def test_flipped_bits(near: FaultProxy, client: Client, open_gateway: S3Server, stored: bytes) -> None:
     near.add(Rule(Flip("answer"), {"GET"}, times=1))
     got = get(client)
     assert sum(a != b for a, b in zip(got, stored, strict=True)) == 1
     near.add(Rule(Flip("request", at=0.999), {"PUT"}, times=1))
     client.ask("PUT", "f", BODY)
-    wrong = moto.view(client.bucket).body("f")
+    wrong = open_gateway.view(client.bucket).body("f")
     assert [i for i, (a, b) in enumerate(zip(wrong, BODY, strict=True)) if a != b] == [199_800]
 
 
-def test_latency_and_somebody_else(near: FaultProxy, client: Client, moto: S3Server, stored: bytes) -> None:
-    view = moto.view(client.bucket)
+def test_latency_and_somebody_else(near: FaultProxy, client: Client, open_gateway: S3Server, stored: bytes) -> None:
+    view = open_gateway.view(client.bucket)
     near.add(Rule(Delay(0.1, Meanwhile(lambda request: view.put(request.key, b"new"))), {"GET"}, times=1))
     begin = time.monotonic()
     assert get(client) == b"new"
     assert time.monotonic() - begin > 0.1
 
 
-def test_a_stall_lasts_until_the_rule_goes(near: FaultProxy, client: Client, moto: S3Server) -> None:
+def test_a_stall_lasts_until_the_rule_goes(near: FaultProxy, client: Client, open_gateway: S3Server) -> None:
     rule = near.add(Rule(Stall(effect=True), {"PUT"}))
     client.connection.timeout = 0.5
     with pytest.raises(TimeoutError):
         client.ask("PUT", "k", BODY)
-    assert moto.view(client.bucket).body("k") == BODY
+    assert open_gateway.view(client.bucket).body("k") == BODY
     assert client.connection.sock is not None
     near.remove(rule)
     assert client.connection.sock.recv(1) == b""

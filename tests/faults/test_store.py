@@ -79,10 +79,10 @@ class Place:
 
 
 @pytest.fixture
-async def place(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Place]:
-    bucket = rgw.make_bucket("faults")
+async def place(s3: S3Server, proxy: FaultProxy, tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Place]:
+    bucket = s3.make_bucket("faults")
     given = replace(
-        options(rgw, bucket), endpoint=proxy.endpoint, connect_timeout=0.5, read_timeout=0.3, write_deadline=2
+        options(s3, bucket), endpoint=proxy.endpoint, connect_timeout=0.5, read_timeout=0.3, write_deadline=2
     )
     async with S3Store(given, Endpoint(rng=Impatient()), RGW) as store:
         made = await store.put("there", Payload.of(BODY), metadata={"colour": "blue"})
@@ -90,7 +90,7 @@ async def place(rgw: S3Server, proxy: FaultProxy, tmp_path: Path, nursery: trio.
         part = await store.upload_part("parts", upload, 1, Payload.of(BODY))
         with closing(Journal.open(str(tmp_path / "state"))) as journal:
             transfers = Transfers(store, journal, nursery.start_soon, Protection(store))
-            yield Place(store, transfers, proxy, rgw.view(bucket), made, upload, part)
+            yield Place(store, transfers, proxy, s3.view(bucket), made, upload, part)
 
 
 async def put(place: Place) -> None:

@@ -39,15 +39,15 @@ SUMS = r"^\.s3fsx/sums/"
 
 
 @pytest.fixture(scope="module")
-def written(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def written(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Two mounts of one bucket: what the first one writes is read by the second, which has no checksum in memory and
     whose store is behind the proxy. ``Place.mount`` is the second."""
-    bucket = rgw.make_bucket("flips")
+    bucket = s3.make_bucket("flips")
     root = tmp_path_factory.mktemp("flips")
     with (
-        FaultProxy(rgw.endpoint, seed=7) as proxy,
-        Mount(rgw, bucket, "", root / "writer", LogWatch(), QUICK) as writer,
-        Mount(rgw, bucket, "", root / "reader", LogWatch(), {**QUICK, "endpoint": proxy.endpoint}) as reader,
+        FaultProxy(s3.endpoint, seed=7) as proxy,
+        Mount(s3, bucket, "", root / "writer", LogWatch(), QUICK) as writer,
+        Mount(s3, bucket, "", root / "reader", LogWatch(), {**QUICK, "endpoint": proxy.endpoint}) as reader,
     ):
         (writer.path / "dump/small.iso").write_bytes(SMALL)
         temporary = writer.path / "dump/vzdump-qemu-1-2026_11_20-13_15_26.vma.dat"

@@ -39,10 +39,24 @@ async def backend(root: Path) -> AsyncIterator[DirectoryBackend]:
     made.release()
 
 
-async def pieces(*data: bytes) -> AsyncIterator[bytes]:
-    for piece in data:
+class Pieces:
+    """No generator: one that a failed write leaves unfinished is warned of when it is collected."""
+
+    def __init__(self, data: tuple[bytes, ...]) -> None:
+        self._left = iter(data)
+
+    def __aiter__(self) -> Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
         await trio.lowlevel.checkpoint()
-        yield piece
+        for piece in self._left:
+            return piece
+        raise StopAsyncIteration
+
+
+def pieces(*data: bytes) -> AsyncIterator[bytes]:
+    return Pieces(data)
 
 
 def anyhow(_: Object | None) -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from s3fsx.gateway.meter import FAMILIES
 from s3fsx.metrics.catalogue import METRICS
 from tests.metrics.promtool import run
 
@@ -46,6 +47,9 @@ def test_the_manual_lists_every_metric_and_alert() -> None:
     for metric in METRICS:
         labels = f" ({', '.join(metric.labels)})" if metric.labels else ""
         assert f"| `{metric.name}`{labels} | {metric.kind} | {metric.help} |" in manual
+    for name, kind, help, names in FAMILIES:
+        labels = f" ({', '.join(names)})" if names else ""
+        assert f"| `{name}`{labels} | {kind} | {help} |" in manual
     alerts = re.findall(r"alert: (\w+)", (MONITORING / "s3fsx.rules.yml").read_text())
     assert [alert for alert in alerts if f"| `{alert}` |" not in manual] == []
     assert re.findall(r"^\| `(S3fsx\w+)` \|", manual, re.MULTILINE) == alerts

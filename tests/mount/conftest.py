@@ -19,6 +19,13 @@ class MakeMount(Protocol):
     def __call__(self, *, bucket: str = ..., prefix: str = ..., **options: object) -> Mount: ...
 
 
+def with_tls(server: S3Server) -> str:
+    """Its TLS port; skips the test where it has none."""
+    if server.tls_endpoint is None:
+        pytest.skip("a gateway has one port, with or without TLS: gateway/test_serving has its TLS")
+    return server.tls_endpoint
+
+
 @pytest.fixture
 def make_mount(bucket_on: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[MakeMount]:
     """``make_mount(list_ttl="1s")``: a started mount of a new bucket, or of ``bucket``. Taken down after the test.

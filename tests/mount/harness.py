@@ -31,7 +31,7 @@ def environment(server: S3Server, **more: str) -> dict[str, str]:
     moto knows no rights; there they are the owner's.
     """
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "S3FSX_"))}
-    least = server.name == "rgw"
+    least = server.name != "moto"
     return {
         **clean,
         "PYTHONPATH": str(ROOT),

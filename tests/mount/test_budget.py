@@ -82,10 +82,10 @@ def work(mount: Mount, number: int) -> int:
 @pytest.mark.slow
 @pytest.mark.expect_log(r"", optional=True)
 def test_descriptors_and_threads_are_constant(
-    make_mount: MakeMount, rgw: S3Server, monkeypatch: pytest.MonkeyPatch
+    make_mount: MakeMount, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(harness, "WATCHDOG", 120 + 120 * ROUNDS)
-    with FaultProxy(rgw.endpoint, seed=4) as proxy:
+    with FaultProxy(s3.endpoint, seed=4) as proxy:
         mount = make_mount(endpoint=proxy.endpoint, list_ttl="1s", attr_ttl="1s", read_timeout="5s")
         seen: list[tuple[int, int]] = []
         for number in range(ROUNDS):

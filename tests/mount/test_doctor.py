@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from s3fsx.service.status import read_status, socket_path
-from tests.mount.conftest import MakeMount
+from tests.mount.conftest import MakeMount, with_tls
 from tests.mount.harness import COMMAND, ROOT, Mount, environment, eventually
 from tests.s3server import S3Server
 
@@ -94,8 +94,8 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(rgw: S3Server, tmp_path: Path) -> Doctor:
-    return Doctor(rgw, tmp_path)
+def doctor(s3: S3Server, tmp_path: Path) -> Doctor:
+    return Doctor(s3, tmp_path)
 
 
 def own(doctor: Doctor, mount: Mount) -> None:
@@ -206,11 +206,15 @@ def test_a_store_that_hangs(doctor: Doctor) -> None:
     assert "curl -v" in found["fix"]
 
 
-def test_the_other_kind_of_port(doctor: Doctor) -> None:
-    doctor.configure({"endpoint": doctor.server.tls_endpoint})
+def test_a_port_with_tls(doctor: Doctor) -> None:
+    endpoint = with_tls(doctor.server)
+    doctor.configure({"endpoint": endpoint})
     assert "ca_file" in doctor.only()["fix"], doctor.only()
-    doctor.configure({"endpoint": str(doctor.server.tls_endpoint).replace("https", "http")})
+    doctor.configure({"endpoint": endpoint.replace("https", "http")})
     assert "https" in doctor.only()["fix"]
+
+
+def test_a_port_without_tls(doctor: Doctor) -> None:
     doctor.configure({"endpoint": doctor.server.endpoint.replace("http", "https")})
     assert "plain http" in doctor.only()["fix"], doctor.only()
 

@@ -66,8 +66,8 @@ def place(name: str, dump: Path, number: int) -> Path:
     return dump / f"vzdump-qemu-{number}-2026_11_20-13_15_26.vma.dat"
 
 
-def test_no_task_is_in_d_state_60_s_into_an_outage(make_mount: MakeMount, rgw: S3Server) -> None:
-    with FaultProxy(rgw.endpoint) as proxy, Actors() as actors:
+def test_no_task_is_in_d_state_60_s_into_an_outage(make_mount: MakeMount, s3: S3Server) -> None:
+    with FaultProxy(s3.endpoint) as proxy, Actors() as actors:
         mount = make_mount(endpoint=proxy.endpoint)
         dump = mount.path / "dump"
         settled = dump / "vzdump-qemu-1-2026_11_20-13_15_26.vma.dat"
@@ -92,7 +92,7 @@ def test_no_task_is_in_d_state_60_s_into_an_outage(make_mount: MakeMount, rgw: S
             stdin.flush()
         eventually(lambda: proxy.injected["Stall"] >= 1, "a rename is in the middle of its Complete")
         assert proxmox_status(mount.path)[0]
-        with stopped(rgw):
+        with stopped(s3):
             begin = time.monotonic()
             watched = actors.count()
             actors.go()

@@ -60,11 +60,11 @@ def intact(mount: Mount, *paths: Path) -> None:
     eventually(lambda: mount.view.uploads() == [], "nothing is left")
 
 
-def test_s3fsx_umount_in_an_outage_says_what_is_left(make_mount: MakeMount, rgw: S3Server) -> None:
+def test_s3fsx_umount_in_an_outage_says_what_is_left(make_mount: MakeMount, s3: S3Server) -> None:
     """With default deadlines."""
     mount = make_mount()
     one, two = backup(mount, 1), backup(mount, 2)
-    with stopped(rgw):
+    with stopped(s3):
         done = s3fsx(mount, "umount")
         assert done.returncode == 1
         assert re.search(
@@ -83,10 +83,10 @@ def test_s3fsx_umount_in_an_outage_says_what_is_left(make_mount: MakeMount, rgw:
     mount.start()
 
 
-def test_plain_umount_in_an_outage(make_mount: MakeMount, rgw: S3Server) -> None:
+def test_plain_umount_in_an_outage(make_mount: MakeMount, s3: S3Server) -> None:
     mount = make_mount(**LIMITS)
     path = backup(mount, 3)
-    with stopped(rgw):
+    with stopped(s3):
         mount.umount()
         assert f"dump/{path.name} (20.0 MiB)" in mount.log()
     mount.start()
@@ -94,13 +94,13 @@ def test_plain_umount_in_an_outage(make_mount: MakeMount, rgw: S3Server) -> None
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGKILL])
-def test_sigterm_in_an_outage_with_many_files(make_mount: MakeMount, rgw: S3Server, second: signal.Signals) -> None:
+def test_sigterm_in_an_outage_with_many_files(make_mount: MakeMount, s3: S3Server, second: signal.Signals) -> None:
     """A second SIGTERM changes nothing; SIGKILL may come at any time, as systemd sends it after TimeoutStopSec."""
     mount = make_mount(**LIMITS)
     paths = [backup(mount, number) for number in range(10, 18)]
     writing = (mount.path / "dump/vzdump-qemu-9-2026_11_20-13_15_26.vma.dat").open("wb", buffering=0)
     writing.write(BACKUP)
-    with stopped(rgw):
+    with stopped(s3):
         assert mount.process is not None
         mount.process.terminate()
         time.sleep(1)  # it is draining

@@ -35,13 +35,13 @@ OPTIONS = {"list_ttl": f"{TTL}s", "attr_ttl": f"{TTL}s", "attempts": 1}
 
 
 @pytest.fixture(scope="module")
-def site(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CrashMount, FaultProxy]]:
+def site(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[CrashMount, FaultProxy]]:
     """One mount for all lists; after the last one nothing of them may be left."""
     home = tmp_path_factory.mktemp("model")
     with contextlib.ExitStack() as stack:
-        warm = stack.enter_context(Warm(environment(rgw)))
-        proxy = stack.enter_context(FaultProxy(rgw.endpoint))
-        mount = CrashMount(rgw, rgw.make_bucket("model"), home, LogWatch(), proxy.endpoint, warm)
+        warm = stack.enter_context(Warm(environment(s3)))
+        proxy = stack.enter_context(FaultProxy(s3.endpoint))
+        mount = CrashMount(s3, s3.make_bucket("model"), home, LogWatch(), proxy.endpoint, warm)
         mount.options.update(OPTIONS)
         stack.enter_context(mount)
         yield mount, proxy

@@ -15,6 +15,7 @@ import pytest
 
 from tests import policy
 from tests.checklogs import LogWatch
+from tests.mount.conftest import with_tls
 from tests.mount.harness import COMMAND, Mount, detach, environment, is_mountpoint, join_options
 from tests.s3server import S3Server
 
@@ -70,10 +71,10 @@ class Attempt:
 
 
 @pytest.fixture
-def attempt(rgw: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[Attempt]:
-    bucket = rgw.make_bucket("cli")
-    policy.grant(rgw, bucket, "pve/")
-    made = Attempt(rgw, bucket, tmp_path, log_watch)
+def attempt(s3: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[Attempt]:
+    bucket = s3.make_bucket("cli")
+    policy.grant(s3, bucket, "pve/")
+    made = Attempt(s3, bucket, tmp_path, log_watch)
     try:
         yield made
     finally:
@@ -150,14 +151,14 @@ def test_no_credentials(attempt: Attempt) -> None:
     attempt.refused("credentials")
 
 
-def test_a_user_without_rights(attempt: Attempt, rgw: S3Server) -> None:
-    rgw.client.delete_bucket_policy(Bucket=attempt.bucket)
+def test_a_user_without_rights(attempt: Attempt, s3: S3Server) -> None:
+    policy.revoke(s3, attempt.bucket)
     attempt.refused("denied")
 
 
-def test_keys_that_may_only_read(attempt: Attempt, rgw: S3Server) -> None:
-    policy.put(rgw, attempt.bucket, policy.statements("read-only", attempt.bucket, "pve/"))
-    rgw.view(attempt.bucket, "pve/").put("dump/x", b"backup")
+def test_keys_that_may_only_read(attempt: Attempt, s3: S3Server) -> None:
+    policy.grant_reading(s3, attempt.bucket, "pve/")
+    s3.view(attempt.bucket, "pve/").put("dump/x", b"backup")
     attempt.refused("these keys may not write below pve/", "-o ro")
     attempt.options["ro"] = True
     done = attempt.mount()
@@ -221,9 +222,9 @@ def test_mountpoint_that_is_not_there(attempt: Attempt) -> None:
     attempt.refused(str(attempt.directory))
 
 
-def test_credentials_file_that_others_can_read(attempt: Attempt, rgw: S3Server, tmp_path: Path) -> None:
+def test_credentials_file_that_others_can_read(attempt: Attempt, s3: S3Server, tmp_path: Path) -> None:
     path = tmp_path / "credentials.toml"
-    path.write_text(f'access_key = "{rgw.alt_access_key}"\nsecret_key = "{rgw.alt_secret_key}"\n')
+    path.write_text(f'access_key = "{s3.alt_access_key}"\nsecret_key = "{s3.alt_secret_key}"\n')
     attempt.options["credentials_file"] = path
     path.chmod(0o644)
     attempt.refused(str(path), "600")
@@ -243,20 +244,19 @@ def test_bad_values_say_what_is_allowed(attempt: Attempt) -> None:
     attempt.refused("part_size", "5MiB")
 
 
-def test_plain_http_to_a_tls_port(attempt: Attempt, rgw: S3Server) -> None:
-    assert rgw.tls_endpoint is not None
-    attempt.options["endpoint"] = rgw.tls_endpoint.replace("https://", "http://")
+def test_plain_http_to_a_tls_port(attempt: Attempt, s3: S3Server) -> None:
+    attempt.options["endpoint"] = with_tls(s3).replace("https://", "http://")
     attempt.refused("should the endpoint be https://?")
 
 
-def test_tls_with_an_own_authority(attempt: Attempt, rgw: S3Server) -> None:
-    attempt.options["endpoint"] = rgw.tls_endpoint
+def test_tls_with_an_own_authority(attempt: Attempt, s3: S3Server) -> None:
+    attempt.options["endpoint"] = with_tls(s3)
     attempt.refused("certificate")
-    attempt.options["ca_file"] = rgw.ca_file
+    attempt.options["ca_file"] = s3.ca_file
     done = attempt.mount()
     assert done.returncode == 0, done
     (attempt.directory / "snippets/tls").write_text("x")
-    assert rgw.client.head_object(Bucket=attempt.bucket, Key="pve/snippets/tls")["ContentLength"] == 1
+    assert s3.client.head_object(Bucket=attempt.bucket, Key="pve/snippets/tls")["ContentLength"] == 1
 
 
 @pytest.fixture

@@ -90,9 +90,9 @@ def limited(make_mount: MakeMount) -> Mount:
     return make_mount(**LIMITS)
 
 
-def test_status_answers_while_the_server_hangs(limited: Mount, rgw: S3Server) -> None:
+def test_status_answers_while_the_server_hangs(limited: Mount, s3: S3Server) -> None:
     """R1: what pvestatd asks every 10 s, before, while and after the mount notices."""
-    with stopped(rgw):
+    with stopped(s3):
         for _ in range(8):
             for path in (limited.path, *(limited.path / d for d in CONTENT)):
                 assert ends(STAT, path, limit=AT_ONCE) == 0
@@ -103,11 +103,11 @@ def test_status_answers_while_the_server_hangs(limited: Mount, rgw: S3Server) ->
     eventually(lambda: os.statvfs(limited.path).f_blocks > 0, "the storage is active again", limit=60)
 
 
-def test_other_calls_end_in_an_error_and_work_again(limited: Mount, rgw: S3Server) -> None:
+def test_other_calls_end_in_an_error_and_work_again(limited: Mount, s3: S3Server) -> None:
     limited.view.put("dump/a.vma.zst", b"a" * (8 << 20))
     limited.view.put("dump/b.vma.zst", b"b" * (8 << 20))
     assert (limited.path / "dump/a.vma.zst").read_bytes() == b"a" * (8 << 20)
-    with stopped(rgw):
+    with stopped(s3):
         assert ends(READ, limited.path / "dump/b.vma.zst") == errno.EIO
         assert ends(WRITE, limited.path / "dump/new") == errno.EIO
         assert ends("os.mkdir(sys.argv[1])", limited.path / "snippets/d") == errno.EIO
@@ -123,12 +123,12 @@ def test_other_calls_end_in_an_error_and_work_again(limited: Mount, rgw: S3Serve
     eventually(lambda: sorted(os.listdir(limited.path / "dump"))[:2] == ["a.vma.zst", "after"], "the listing is true")
 
 
-def test_status_answers_while_others_wait(limited: Mount, rgw: S3Server) -> None:
+def test_status_answers_while_others_wait(limited: Mount, s3: S3Server) -> None:
     """Readers that hang in their deadline must not hold up those that need no network."""
     for i in range(32):
         limited.view.put(f"dump/{i}.vma.zst", bytes(1 << 20))
     assert len(os.listdir(limited.path / "dump")) == 32
-    with stopped(rgw):
+    with stopped(s3):
         readers = [
             subprocess.Popen(
                 ["cat", f"{limited.path}/dump/{i}.vma.zst"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -148,7 +148,7 @@ def test_status_answers_while_others_wait(limited: Mount, rgw: S3Server) -> None
     eventually(lambda: ends(READ, f"{limited.path}/dump/1.vma.zst") == 0, "reading works again", limit=60)
 
 
-def test_a_backup_in_an_outage_fails_and_leaves_nothing(limited: Mount, rgw: S3Server) -> None:
+def test_a_backup_in_an_outage_fails_and_leaves_nothing(limited: Mount, s3: S3Server) -> None:
     """R3: the error comes out of write, close or rename, in bounded time; never success without the bytes."""
     path = limited.path / "dump/vzdump-qemu-1-2026_11_20-13_15_26.vma.dat"
     script = """
@@ -165,7 +165,7 @@ def test_a_backup_in_an_outage_fails_and_leaves_nothing(limited: Mount, rgw: S3S
         assert writer.stdin is not None
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"written\n"
-        with stopped(rgw):
+        with stopped(s3):
             _, stderr = writer.communicate(b"\n", timeout=90)
     assert writer.returncode != 0
     assert b"OSError: [Errno 5]" in stderr
@@ -174,22 +174,22 @@ def test_a_backup_in_an_outage_fails_and_leaves_nothing(limited: Mount, rgw: S3S
     assert limited.view.keys("dump/") == []
 
 
-def test_a_short_stall_is_ridden_out(make_mount: MakeMount, rgw: S3Server) -> None:
+def test_a_short_stall_is_ridden_out(make_mount: MakeMount, s3: S3Server) -> None:
     """Two seconds are no outage with the default limits: a garbage collection, a failover."""
     mount = make_mount()
     path = mount.path / "dump/x.vma.dat"
     body = b"\x28\xb5\x2f\xfd" + os.urandom(30 << 20)
     with path.open("wb", buffering=0) as file:
         file.write(body[: 15 << 20])
-        with stopped(rgw):
+        with stopped(s3):
             time.sleep(2)  # the stall itself
         file.write(body[15 << 20 :])
     path.rename(path.with_suffix(".zst"))
     assert mount.view.body("dump/x.vma.zst") == body
 
 
-def test_unmounting_during_an_outage_ends(limited: Mount, rgw: S3Server) -> None:
-    with stopped(rgw):
+def test_unmounting_during_an_outage_ends(limited: Mount, s3: S3Server) -> None:
+    with stopped(s3):
         begin = time.monotonic()
         limited.umount()
         assert time.monotonic() - begin < 60
@@ -197,10 +197,10 @@ def test_unmounting_during_an_outage_ends(limited: Mount, rgw: S3Server) -> None
     assert ends(STAT, limited.path) == 0
 
 
-def test_kill9_during_an_outage_and_a_mount_after_it(limited: Mount, rgw: S3Server) -> None:
+def test_kill9_during_an_outage_and_a_mount_after_it(limited: Mount, s3: S3Server) -> None:
     path = limited.path / "dump/k.vma.dat"
     path.write_bytes(b"\x28\xb5\x2f\xfd" + bytes(20 << 20))
-    with stopped(rgw):
+    with stopped(s3):
         limited.kill9()
     limited.start()
     eventually(lambda: Path(path).exists(), "what close promised is there")

@@ -45,11 +45,11 @@ class Port(FaultProxy):
 
 
 @pytest.fixture(scope="module")
-def behind(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Port]]:
-    port = Port(rgw.endpoint)
+def behind(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Mount, Port]]:
+    port = Port(s3.endpoint)
     with port:
         home = tmp_path_factory.mktemp("kinds") / "node"
-        with Mount(rgw, rgw.make_bucket("kinds"), "", home, LogWatch(), {"endpoint": port.endpoint}) as mount:
+        with Mount(s3, s3.make_bucket("kinds"), "", home, LogWatch(), {"endpoint": port.endpoint}) as mount:
             yield mount, port
 
 

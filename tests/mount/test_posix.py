@@ -15,6 +15,7 @@ import pytest
 
 from tests.mount.conftest import MakeMount
 from tests.mount.harness import Mount, eventually
+from tests.s3server import STORES
 
 pytestmark = pytest.mark.mount
 
@@ -38,7 +39,7 @@ def run(*command: str, cwd: Path | None = None, timeout: float = 120) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("bucket_on", ["rgw", "moto"], indirect=True)
+@pytest.mark.parametrize("bucket_on", STORES, indirect=True)
 def test_odd_names_go_in_and_out(mount: Mount) -> None:
     directory = mount.path / "snippets" / "of many+kinds %41"
     directory.mkdir()

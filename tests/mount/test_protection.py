@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,9 +26,9 @@ BODY = b"\x28\xb5\x2f\xfd" + bytes(100_000)
 
 
 @pytest.fixture
-def locked(rgw: S3Server, make_mount: MakeMount) -> Mount:
+def locked(s3: S3Server, make_mount: MakeMount) -> Mount:
     """A mount of a bucket with Object Lock."""
-    return make_mount(bucket=rgw.make_bucket("locked", object_lock=True), list_ttl="0.1s", attr_ttl="0.1s")
+    return make_mount(bucket=s3.make_bucket("locked", object_lock=True), list_ttl="0.1s", attr_ttl="0.1s")
 
 
 def backup(mount: Mount) -> Path:
@@ -180,12 +181,12 @@ def test_a_retention_is_respected(locked: Mount) -> None:
     assert [current for _, current in versions(locked)] == [True]
 
 
-def test_a_backup_job_under_a_default_retention(rgw: S3Server, make_mount: MakeMount) -> None:
+def test_a_backup_job_under_a_default_retention(s3: S3Server, make_mount: MakeMount) -> None:
     """All that vzdump does besides, its temporary directory and the notes, works; the backup stays until its time."""
-    bucket = rgw.make_bucket("locked", object_lock=True)
+    bucket = s3.make_bucket("locked", object_lock=True)
     rule = {"DefaultRetention": {"Mode": "GOVERNANCE", "Days": 1}}
     configuration = {"ObjectLockEnabled": "Enabled", "Rule": rule}
-    rgw.client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=configuration)
+    s3.client.put_object_lock_configuration(Bucket=bucket, ObjectLockConfiguration=configuration)
     mount = make_mount(bucket=bucket, list_ttl="0.1s", attr_ttl="0.1s")
     working = mount.path / "dump" / NAME.replace(".vma.zst", ".tmp")
     working.mkdir()
@@ -220,7 +221,7 @@ def test_no_requests_and_one_line_without_a_lock(mount: Mount) -> None:
     vzdump.protect(archive)
     requests = mount.server.requests_since(mark, mount.bucket)
     assert requests["PUT"] == 1
-    assert not {kind for kind in requests if "legal_hold" in kind or "retention" in kind}, requests
+    assert not [kind for kind in requests if re.search("legal_?hold|retention", kind, re.IGNORECASE)], requests
     assert mount.log().count("has no Object Lock") == 1
     assert "user.s3fsx.legal_hold" not in os.listxattr(archive)
     archive.with_name(f"{NAME}.protected").unlink()

@@ -107,21 +107,21 @@ print encode_json({{ got => \\@got, died => "$@", scfg => $scfg }});
 
 
 @pytest.fixture
-def host(rgw: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[PveHost]:
+def host(s3: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[PveHost]:
     (tmp_path / "pve" / "priv").mkdir(parents=True, mode=0o700)
-    with PveHost(rgw, tmp_path / "node1", tmp_path / "pve", log_watch) as host:
+    with PveHost(s3, tmp_path / "node1", tmp_path / "pve", log_watch) as host:
         yield host
 
 
 @pytest.fixture
-def section(rgw: S3Server, host: PveHost) -> dict[str, Any]:
-    bucket = rgw.make_bucket("plugin")
-    policy.grant(rgw, bucket, "pve/")
+def section(s3: S3Server, host: PveHost) -> dict[str, Any]:
+    bucket = s3.make_bucket("plugin")
+    policy.grant(s3, bucket, "pve/")
     return {
         "type": "s3fsx",
         "bucket": bucket,
-        "endpoint": rgw.endpoint,
-        "region": rgw.region,
+        "endpoint": s3.endpoint,
+        "region": s3.region,
         "prefix": "pve/",
         "path": str(host.mountpoint),
         "multipart_chunk_size": 64,
@@ -133,9 +133,9 @@ def section(rgw: S3Server, host: PveHost) -> dict[str, Any]:
 
 @pytest.mark.mount
 @pytest.mark.rgw
-def test_add_activate_status_deactivate_remove(rgw: S3Server, host: PveHost, section: dict[str, Any]) -> None:
+def test_add_activate_status_deactivate_remove(s3: S3Server, host: PveHost, section: dict[str, Any]) -> None:
     storage = Storage(host, section)
-    keys = {"access_key": rgw.alt_access_key, "secret_key": rgw.alt_secret_key}
+    keys = {"access_key": s3.alt_access_key, "secret_key": s3.alt_secret_key}
     storage.ok("on_add_hook", keys)
     file = host.pve / "priv" / "storage" / "backup.s3fsx"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -147,7 +147,7 @@ def test_add_activate_status_deactivate_remove(rgw: S3Server, host: PveHost, sec
     config = host.config / "backup.toml"
     assert stat.S_IMODE(config.stat().st_mode) == 0o600
     assert 'memory_budget = "256MiB"' in config.read_text()
-    assert rgw.alt_secret_key not in config.read_text() + str(host.calls())
+    assert s3.alt_secret_key not in config.read_text() + str(host.calls())
     total, avail, used, active = map(int, storage.ok("status", {}))
     assert (total, active) == (1 << 50, 1)
     assert used + avail == total
@@ -174,7 +174,7 @@ def test_add_activate_status_deactivate_remove(rgw: S3Server, host: PveHost, sec
     storage.ok("deactivate_storage", {})
     assert str(host.mountpoint) not in mounted()
     assert storage.ok("status", {}) == []
-    listed = rgw.client.list_objects_v2(Bucket=section["bucket"])["Contents"]
+    listed = s3.client.list_objects_v2(Bucket=section["bucket"])["Contents"]
     assert [item["Key"] for item in listed] == ["pve/dump/a.log"]
     storage.ok("on_delete_hook")
     assert not file.exists()
@@ -195,7 +195,7 @@ def test_a_mount_that_does_not_come(host: PveHost, section: dict[str, Any]) -> N
     assert storage.ok("status", {}) == []
 
 
-def test_keys_before_api_11_do_not_reach_storage_cfg(rgw: S3Server, host: PveHost, section: dict[str, Any]) -> None:
+def test_keys_before_api_11_do_not_reach_storage_cfg(s3: S3Server, host: PveHost, section: dict[str, Any]) -> None:
     """There they come with the other properties."""
     storage = Storage(host, section | {"access_key": "AKIA", "secret_key": "hunter2"}, "10")
     storage.ok("on_add_hook", {})
@@ -210,19 +210,19 @@ def test_keys_before_api_11_do_not_reach_storage_cfg(rgw: S3Server, host: PveHos
 
 
 @pytest.mark.rgw
-def test_lifecycle(rgw: S3Server, host: PveHost, section: dict[str, Any]) -> None:
+def test_lifecycle(s3: S3Server, host: PveHost, section: dict[str, Any]) -> None:
     more = {"lifecycle_enabled": 1, "transition_days": 30, "glacier_days": 365}
     storage = Storage(host, section | more)
-    storage.ok("on_add_hook", {"access_key": rgw.access_key, "secret_key": rgw.secret_key})
-    found = rgw.client.get_bucket_lifecycle_configuration(Bucket=section["bucket"])["Rules"]
+    storage.ok("on_add_hook", {"access_key": s3.access_key, "secret_key": s3.secret_key})
+    found = s3.client.get_bucket_lifecycle_configuration(Bucket=section["bucket"])["Rules"]
     assert {rule["ID"] for rule in found} == {"s3fsx-backup-ia", "s3fsx-backup-cold"}
     storage.ok("on_update_hook_full", {"lifecycle_enabled": 0}, [], {})
-    with pytest.raises(rgw.client.exceptions.ClientError, match="NoSuchLifecycleConfiguration"):
-        rgw.client.get_bucket_lifecycle_configuration(Bucket=section["bucket"])
+    with pytest.raises(s3.client.exceptions.ClientError, match="NoSuchLifecycleConfiguration"):
+        s3.client.get_bucket_lifecycle_configuration(Bucket=section["bucket"])
 
     (host.pve / "priv" / "storage" / "backup.s3fsx").unlink()
     refused = Storage(host, section | more)
-    _, died = refused.call("on_add_hook", {"access_key": rgw.alt_access_key, "secret_key": rgw.alt_secret_key})
+    _, died = refused.call("on_add_hook", {"access_key": s3.alt_access_key, "secret_key": s3.alt_secret_key})
     assert died == "lifecycle rules of backup: exit code 1\n"
     assert not (host.pve / "priv" / "storage" / "backup.s3fsx").exists()
 

@@ -21,32 +21,32 @@ pytestmark = [pytest.mark.mount, pytest.mark.rgw]
 
 
 @pytest.fixture
-def bucket(rgw: S3Server) -> str:
-    name = rgw.make_bucket("pve")
-    policy.grant(rgw, name, "pve/")
+def bucket(s3: S3Server) -> str:
+    name = s3.make_bucket("pve")
+    policy.grant(s3, name, "pve/")
     return name
 
 
 @pytest.fixture
-def host(rgw: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[PveHost]:
+def host(s3: S3Server, tmp_path: Path, log_watch: LogWatch) -> Iterator[PveHost]:
     (tmp_path / "pve" / "priv").mkdir(parents=True, mode=0o700)
-    with PveHost(rgw, tmp_path / "node1", tmp_path / "pve", log_watch) as host:
+    with PveHost(s3, tmp_path / "node1", tmp_path / "pve", log_watch) as host:
         yield host
 
 
 @pytest.fixture
-def flags(rgw: S3Server, bucket: str, host: PveHost) -> list[str]:
+def flags(s3: S3Server, bucket: str, host: PveHost) -> list[str]:
     """What a first setup needs, but for the keys."""
     return [
-        *("setup", "backup", "--provider", "ceph", "--endpoint", rgw.endpoint, "--region", rgw.region),
+        *("setup", "backup", "--provider", "ceph", "--endpoint", s3.endpoint, "--region", s3.region),
         *("--bucket", bucket, "--prefix", "pve", "--mountpoint", str(host.mountpoint)),
     ]
 
 
 @pytest.fixture
-def keys(rgw: S3Server, tmp_path: Path) -> str:
+def keys(s3: S3Server, tmp_path: Path) -> str:
     file = tmp_path / "keys"
-    file.write_text(f"{rgw.alt_access_key}:{rgw.alt_secret_key}\n")
+    file.write_text(f"{s3.alt_access_key}:{s3.alt_secret_key}\n")
     file.chmod(0o600)
     return str(file)
 
@@ -57,7 +57,7 @@ def ok(result: tuple[int, str, str]) -> str:
     return out
 
 
-def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags: list[str], keys: str) -> None:
+def test_the_life_of_a_storage(s3: S3Server, bucket: str, host: PveHost, flags: list[str], keys: str) -> None:
     """Tried dry, set up, set up again, changed, left, joined, removed: with nothing but the bucket left."""
     nothing = host.files()
     out = ok(host.run(*flags, "--keys-file", keys, "--prune-backups", "keep-last=3", "--dry-run"))
@@ -85,11 +85,11 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
     assert (host.config / "backup.toml").readlink() == home / "backup.toml"
     for file in ("backup.toml", "backup.keys"):
         assert stat.S_IMODE((home / file).stat().st_mode) == 0o600
-    assert rgw.alt_secret_key in (home / "backup.keys").read_text()
+    assert s3.alt_secret_key in (home / "backup.keys").read_text()
     shown = out + "".join(text for name, text in host.files().items() if not name.endswith(".keys"))
-    assert rgw.alt_secret_key not in shown + str(host.calls())
+    assert s3.alt_secret_key not in shown + str(host.calls())
     (host.mountpoint / "dump" / "note").write_text("kept")
-    assert [o["Key"] for o in rgw.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
+    assert [o["Key"] for o in s3.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
 
     out = ok(host.run("setup", "backup"))
     assert out.count("as it should be") == 5  # configuration, link, drop-in, unit, storage
@@ -137,7 +137,7 @@ def test_the_life_of_a_storage(rgw: S3Server, bucket: str, host: PveHost, flags:
     assert not host.mountpoint.exists()
     assert list((host.home / "state_dir").iterdir()) == []
     assert not (host.home / "enabled-backup").exists()
-    assert [o["Key"] for o in rgw.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
+    assert [o["Key"] for o in s3.client.list_objects_v2(Bucket=bucket)["Contents"]] == ["pve/dump/note"]
 
 
 @pytest.mark.parametrize("cluster", [True, False])
@@ -158,13 +158,13 @@ def test_what_fails_is_undone(host: PveHost, flags: list[str], keys: str, cluste
     assert not (host.home / "enabled-backup").exists()
 
 
-def test_a_bucket_that_is_not_there(host: PveHost, flags: list[str], keys: str, rgw: S3Server) -> None:
+def test_a_bucket_that_is_not_there(host: PveHost, flags: list[str], keys: str, s3: S3Server) -> None:
     before = host.files()
     flags[flags.index("--bucket") + 1] = "no-such-bucket"
     code, _, err = host.run(*flags, "--keys-file", keys)
     assert (code, err) == (
         1,
-        f"s3fsx: bucket 'no-such-bucket' does not exist at {rgw.endpoint}: create it, or check bucket and endpoint\n",
+        f"s3fsx: bucket 'no-such-bucket' does not exist at {s3.endpoint}: create it, or check bucket and endpoint\n",
     )
     assert host.files() == before
     assert {call[1] for call in host.calls()} <= {"cat", "is-active"}
@@ -185,7 +185,7 @@ def test_bad_input_is_one_line(host: PveHost, flags: list[str], keys: str, more:
     assert host.files() == before
 
 
-def test_what_is_in_the_way(rgw: S3Server, bucket: str, host: PveHost, flags: list[str], keys: str) -> None:
+def test_what_is_in_the_way(s3: S3Server, bucket: str, host: PveHost, flags: list[str], keys: str) -> None:
     flags += ["--keys-file", keys]
     host.mountpoint.mkdir(parents=True)
     (host.mountpoint / "vzdump-qemu-100.vma").touch()
@@ -193,7 +193,7 @@ def test_what_is_in_the_way(rgw: S3Server, bucket: str, host: PveHost, flags: li
     (host.mountpoint / "vzdump-qemu-100.vma").unlink()
 
     other = host.config / "other.toml"
-    other.write_text(f'endpoint = "{rgw.endpoint}"\nbucket = "{bucket}"\nprefix = "pve/sub"\n')
+    other.write_text(f'endpoint = "{s3.endpoint}"\nbucket = "{bucket}"\nprefix = "pve/sub"\n')
     assert "other.toml is for the same keys" in host.run(*flags)[2]
     other.unlink()
 
@@ -208,11 +208,11 @@ def test_what_is_in_the_way(rgw: S3Server, bucket: str, host: PveHost, flags: li
     assert "no keys: --keys-file FILE" in host.run(*flags[:-2])[2]
 
 
-def test_a_rule_that_deletes_backups(rgw: S3Server, bucket: str, host: PveHost, flags: list[str]) -> None:
+def test_a_rule_that_deletes_backups(s3: S3Server, bucket: str, host: PveHost, flags: list[str]) -> None:
     """Keys that may see the rules: a rule of the bucket that would delete what Proxmox believes to have."""
     rule = {"ID": "tidy", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 30}}
-    rgw.client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
-    keys = f"access_key = '{rgw.access_key}'\nsecret_key = '{rgw.secret_key}'\n"
+    s3.client.put_bucket_lifecycle_configuration(Bucket=bucket, LifecycleConfiguration={"Rules": [rule]})
+    keys = f"access_key = '{s3.access_key}'\nsecret_key = '{s3.secret_key}'\n"
     code, _, err = host.run(*flags, "--keys-file", "-", stdin=keys)
     assert (code, err) == (
         2,
@@ -222,7 +222,7 @@ def test_a_rule_that_deletes_backups(rgw: S3Server, bucket: str, host: PveHost, 
     assert str(host.mountpoint) not in mounted()
 
 
-def test_what_is_not_in_the_bucket_is_not_removed(rgw: S3Server, host: PveHost, flags: list[str], keys: str) -> None:
+def test_what_is_not_in_the_bucket_is_not_removed(s3: S3Server, host: PveHost, flags: list[str], keys: str) -> None:
     """A backup that waits for vzdump's rename when the daemon dies: the journal has it, remove leaves everything."""
     ok(host.run(*flags, "--keys-file", keys))
     name = "vzdump-qemu-100-2026_11_20-13_15_26.vma"
@@ -242,33 +242,33 @@ def test_what_is_not_in_the_bucket_is_not_removed(rgw: S3Server, host: PveHost, 
     assert list((host.home / "state_dir").iterdir()) == []
 
 
-def test_a_storage_of_another_plugin_is_taken_over(rgw: S3Server, bucket: str, host: PveHost) -> None:
+def test_a_storage_of_another_plugin_is_taken_over(s3: S3Server, bucket: str, host: PveHost) -> None:
     """Shown without its keys; set up beside the old one, which stays."""
-    where = rgw.endpoint.removeprefix("http://")
+    where = s3.endpoint.removeprefix("http://")
     section = f"""s3: old
 \tendpoint {where}
 \tuse_ssl 0
-\tregion {rgw.region}
+\tregion {s3.region}
 \tbucket {bucket}
 \tprefix pve/
-\taccess_key {rgw.alt_access_key}
-\tsecret_key {rgw.alt_secret_key}
+\taccess_key {s3.alt_access_key}
+\tsecret_key {s3.alt_secret_key}
 \tcontent backup,images
 \tmax_backups 4
 \tfrobnicate 7
 
 """
     (host.pve / "storage.cfg").write_text(section)
-    rgw.client.put_object(Bucket=bucket, Key="pve/dump/vzdump-qemu-100-2026_11_20-13_15_26.vma.zst", Body=b"old")
+    s3.client.put_object(Bucket=bucket, Key="pve/dump/vzdump-qemu-100-2026_11_20-13_15_26.vma.zst", Body=b"old")
     out = ok(host.run("import"))
     assert "old: of the Perl S3 plugin, as s3fsx storage old-s3fsx" in out
     assert "  note: frobnicate: not known, left out\n" in out
-    assert f"  s3fsx pve setup old-s3fsx --endpoint {rgw.endpoint} --region {rgw.region} --bucket {bucket}" in out
-    assert rgw.alt_secret_key not in out
+    assert f"  s3fsx pve setup old-s3fsx --endpoint {s3.endpoint} --region {s3.region} --bucket {bucket}" in out
+    assert s3.alt_secret_key not in out
     assert host.calls() == []
 
     out = ok(host.run("import", "old", "--as", "backup", "--mountpoint", str(host.mountpoint), "--apply"))
-    assert rgw.alt_secret_key not in out + str(host.calls())
+    assert s3.alt_secret_key not in out + str(host.calls())
     assert [name for name in host.storages() if name == "old"] == ["old"]
     assert host.storages()["backup"].properties["prune-backups"] == "keep-last=4"
     assert os.listdir(host.mountpoint / "dump") == ["vzdump-qemu-100-2026_11_20-13_15_26.vma.zst"]

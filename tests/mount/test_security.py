@@ -42,30 +42,30 @@ def bare(server: S3Server, **more: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("given", ["file", "S3FSX", "AWS"])
-def test_the_secret_is_nowhere(rgw: S3Server, tmp_path: Path, given: str) -> None:
+def test_the_secret_is_nowhere(s3: S3Server, tmp_path: Path, given: str) -> None:
     """A daemon at log level debug, from its start until it is killed by SIGSEGV."""
-    bucket, home, mnt = rgw.make_bucket("secret"), tmp_path / "home", tmp_path / "mnt"
+    bucket, home, mnt = s3.make_bucket("secret"), tmp_path / "home", tmp_path / "mnt"
     mnt.mkdir()
     settings = {
         "bucket": bucket,
-        "endpoint": rgw.endpoint,
+        "endpoint": s3.endpoint,
         "log_file": str(home / "log"),
         "log_level": "debug",
         **{f"{name}_dir": str(home / name) for name in ("cache", "state", "runtime")},
     }
-    keys = {"access_key": rgw.access_key, "secret_key": rgw.secret_key}
-    env = bare(rgw, S3FSX_CONFIG_DIR=str(tmp_path))
+    keys = {"access_key": s3.access_key, "secret_key": s3.secret_key}
+    env = bare(s3, S3FSX_CONFIG_DIR=str(tmp_path))
     if given == "file":
         settings |= keys
     elif given == "S3FSX":
         env |= {f"S3FSX_{name.upper()}": value for name, value in keys.items()}
     else:
-        env |= {"AWS_ACCESS_KEY_ID": rgw.access_key, "AWS_SECRET_ACCESS_KEY": rgw.secret_key}
+        env |= {"AWS_ACCESS_KEY_ID": s3.access_key, "AWS_SECRET_ACCESS_KEY": s3.secret_key}
     home.mkdir()
     toml = tmp_path / "mine.toml"
     toml.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()))
     toml.chmod(0o600)
-    secret = rgw.secret_key
+    secret = s3.secret_key
     before = os.umask(0)
     try:
         said = run("mount", "mine", str(mnt), "--debug", env=env)
@@ -113,9 +113,9 @@ def test_the_secret_is_nowhere(rgw: S3Server, tmp_path: Path, given: str) -> Non
         detach(mnt)
 
 
-def test_a_token_and_a_proxy_s_password_are_in_no_message(rgw: S3Server, tmp_path: Path) -> None:
+def test_a_token_and_a_proxy_s_password_are_in_no_message(s3: S3Server, tmp_path: Path) -> None:
     """Nobody is there to be asked; what is said about that names neither."""
-    env = bare(rgw, S3FSX_CONFIG_DIR=str(tmp_path))
+    env = bare(s3, S3FSX_CONFIG_DIR=str(tmp_path))
     env |= {"S3FSX_ACCESS_KEY": "AK", "S3FSX_SECRET_KEY": "hunter2", "S3FSX_SESSION_TOKEN": "hunter3"}
     env |= {"S3FSX_PROXY": "http://user:hunter4@127.0.0.1:1"}
     options = "endpoint=http://s3.example.test,attempts=1,metadata_deadline=2s"
@@ -133,11 +133,11 @@ def test_a_token_and_a_proxy_s_password_are_in_no_message(rgw: S3Server, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def shared(rgw: S3Server) -> Iterator[Mount]:
+def shared(s3: S3Server) -> Iterator[Mount]:
     """Where other users can go: pytest's own directories are closed to them."""
     with tempfile.TemporaryDirectory(prefix="s3fsx-") as home:
         os.chmod(home, 0o755)
-        with Mount(rgw, rgw.make_bucket("programs"), "pve/", Path(home), LogWatch(), {"list_ttl": "0.2s"}) as made:
+        with Mount(s3, s3.make_bucket("programs"), "pve/", Path(home), LogWatch(), {"list_ttl": "0.2s"}) as made:
             yield made
 
 

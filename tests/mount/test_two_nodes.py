@@ -35,10 +35,10 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def pair(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    bucket, home = rgw.make_bucket("nodes"), tmp_path_factory.mktemp("nodes")
+def pair(s3: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    bucket, home = s3.make_bucket("nodes"), tmp_path_factory.mktemp("nodes")
     with ExitStack() as stack:
-        one, two = (stack.enter_context(Mount(rgw, bucket, "", home / n, LogWatch(), TTL)) for n in ("one", "two"))
+        one, two = (stack.enter_context(Mount(s3, bucket, "", home / n, LogWatch(), TTL)) for n in ("one", "two"))
         yield Nodes(one, two)
 
 

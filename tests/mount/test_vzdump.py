@@ -14,11 +14,13 @@ from tests.mount import vzdump
 from tests.mount.conftest import MakeMount
 from tests.mount.harness import Mount, eventually
 from tests.mount.vzdump import COMPRESSORS, DECOMPRESSORS, Job
+from tests.s3server import STORES
 
 pytestmark = pytest.mark.mount
 
 SIZE = 24 << 20  # three parts at the default 8 MiB, and something left over
 STEM = "vzdump-qemu-100-2026_11_20-13_15_26"
+on_both = pytest.mark.parametrize("bucket_on", STORES, indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -106,6 +108,7 @@ def test_backup_is_one_upload_and_no_copy(
         assert file_sha256(copy / "blob") == file_sha256(tree / "blob")
 
 
+@on_both
 def test_backup_survives_a_remount(mount: Mount, image: Path, log: Path) -> None:
     job = Job(mount.path / "dump", STEM, "vma", ".zst")
     vzdump.run(job, vzdump.write_vm, image, log)
@@ -137,6 +140,7 @@ def test_memory_and_disk_stay_bounded(make_mount: MakeMount, tmp_path: Path) -> 
     assert sum(f.stat().st_size for f in local) < 10 << 20
 
 
+@on_both
 def test_unlink_before_the_rename_leaves_nothing(mount: Mount) -> None:
     path = mount.path / f"dump/{STEM}.vma.dat"
     write_archive(path)
@@ -182,6 +186,7 @@ def test_a_child_that_outlives_the_parent_writes_on(mount: Mount) -> None:
     assert mount.view.body("dump/late.txt") == b"onetwo"
 
 
+@on_both
 def test_read_back_before_the_rename(mount: Mount) -> None:
     """Downloads are checked (qemu-img info, sha256sum) under the temporary name."""
     path = mount.path / f"dump/{STEM}.vma.dat"
@@ -225,6 +230,7 @@ def test_rename_replaces_an_older_backup(mount: Mount) -> None:
     assert mount.view.uploads() == []
 
 
+@on_both
 @pytest.mark.expect_log(r".", optional=True)
 def test_lost_parts_fail_the_rename(mount: Mount) -> None:
     """R3, R4: somebody (a lifecycle rule) aborts the upload. The archive cannot be there, so rename must say so."""
@@ -241,6 +247,7 @@ def test_lost_parts_fail_the_rename(mount: Mount) -> None:
     assert mount.view.keys("dump/") == []
 
 
+@on_both
 @pytest.mark.expect_log(r".", optional=True)
 def test_kill9_while_writing_leaves_nothing_half_made(mount: Mount) -> None:
     path = mount.path / f"dump/{STEM}.vma.dat"
@@ -260,6 +267,7 @@ def test_kill9_while_writing_leaves_nothing_half_made(mount: Mount) -> None:
     assert mount.view.keys() == []
 
 
+@on_both
 @pytest.mark.expect_log(r".", optional=True)
 def test_kill9_between_close_and_rename_keeps_what_close_promised(mount: Mount) -> None:
     """Tenet 1: close succeeded, so the bytes are safe, under the only name anybody was told."""
@@ -275,6 +283,7 @@ def test_kill9_between_close_and_rename_keeps_what_close_promised(mount: Mount) 
     assert mount.view.uploads() == []
 
 
+@on_both
 @pytest.mark.expect_log(r".", optional=True)
 def test_kill9_after_the_rename_changes_nothing(mount: Mount) -> None:
     path = mount.path / f"dump/{STEM}.vma.dat"
@@ -287,6 +296,7 @@ def test_kill9_after_the_rename_changes_nothing(mount: Mount) -> None:
     assert mount.view.uploads() == []
 
 
+@on_both
 def test_umount_publishes_what_was_never_renamed(mount: Mount) -> None:
     """close succeeded: an orderly unmount must not lose it, here or for the next mount."""
     path = mount.path / f"dump/{STEM}.vma.dat"
@@ -295,6 +305,7 @@ def test_umount_publishes_what_was_never_renamed(mount: Mount) -> None:
     assert path.read_bytes() == data
 
 
+@on_both
 def test_two_backups_at_once(make_mount: MakeMount, image: Path) -> None:
     mount = make_mount()
     jobs = [Job(mount.path / "dump", STEM.replace("100", str(vmid)), "vma", ".zst") for vmid in (101, 102)]

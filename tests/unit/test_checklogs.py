@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from s3fsx.gateway.gateway import _BUCKET, _OBJECT
+from s3fsx.gateway.opnames import name_of
 from tests.checklogs import LogWatch
-from tests.s3server import Request, parse_log
+from tests.s3server import ACCESS_KINDS, KINDS, Request, parse_access_log, parse_log
 
 pytest_plugins = ["pytester"]
 # The inner runs share this process's logging; their warnings are theirs.
@@ -85,3 +87,20 @@ def test_a_line_of_the_request_log(operation: str, uri: str, headers: list[dict[
     line = json.dumps({**entry, "bytes_sent": 3, "bytes_received": 4, "http_x_headers": headers})
     expected = ("b", Request(kind, "" if kind == "LIST" else "k", 200, 3, 4))
     assert list(parse_log(f"{line}{line}\n\n{line}\n")) == [expected] * 3
+
+
+def test_a_line_of_the_gateways_access_log() -> None:
+    entry = {"operation": "UploadPart", "path": "/b/a%20b/k", "status": 200, "sent": 3, "received": 4}
+    of_the_service = {**entry, "operation": "ListBuckets", "path": "/"}
+    text = f"{json.dumps(entry)}\n{json.dumps(of_the_service)}\n"
+    assert list(parse_access_log(text)) == [
+        ("b", Request("PUT PART", "a%20b/k", 200, 3, 4)),
+        ("", Request("ListBuckets", "", 200, 3, 4)),
+    ]
+
+
+def test_both_logs_have_the_same_kinds_of_operations_the_gateway_has() -> None:
+    named = {name_of(*key) for key in [(m, False, s) for m, s in _BUCKET] + [(m, True, s) for m, s in _OBJECT]}
+    chosen = {"CopyObject", "UploadPartCopy", "ListObjects", "ListObjectsV2"}
+    assert set(ACCESS_KINDS) - named == chosen
+    assert set(KINDS.values()) <= set(ACCESS_KINDS.values())

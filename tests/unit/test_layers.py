@@ -32,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.checksums", "gateway.encryption",
         "gateway.ranges", "gateway.keynames", "gateway.buckets", "gateway.model", "gateway.conditions",
         "gateway.paging", "gateway.attributes", "gateway.acl", "gateway.accounts", "gateway.lifecycle", "gateway.form",
-        "gateway.cors", "gateway.browsers",
+        "gateway.cors", "gateway.browsers", "gateway.opnames", "gateway.meter",
     ),
     "L1 resources": (
         "transfer.several", "transfer.slots", "transfer.threads", "safepath", "configuration.configfile",
