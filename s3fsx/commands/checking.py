@@ -16,7 +16,7 @@ from .parsing import Commands
 
 if TYPE_CHECKING:
     from ..configuration.settings import Settings
-    from ..s3.check import Event
+    from ..service.check import Event
 
 
 def add(commands: Commands) -> None:
@@ -30,7 +30,7 @@ def _check(args: argparse.Namespace) -> int:
     settings = config.load(args.source, args.options).settings
     import trio
 
-    from ..s3.check import check_store
+    from ..service.check import check_store
 
     if args.json:
         return _as_json(settings)
@@ -45,7 +45,7 @@ def _as_json(settings: Settings) -> int:
     """What was found out until it failed, too; then it raises S3fsxError."""
     import trio
 
-    from ..s3.check import check_store
+    from ..service.check import check_store
 
     told: list[Event] = []
     failed: S3fsxError | None = None
@@ -61,7 +61,7 @@ def _as_json(settings: Settings) -> int:
 
 def document(settings: Settings, told: list[Event], failed: S3fsxError | None) -> dict[str, object]:
     """Pure."""
-    from ..s3.check import Remark, Step
+    from ..service.check import Remark, Step
     from ..store.findings import Finding
 
     return {

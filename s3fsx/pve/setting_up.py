@@ -19,8 +19,8 @@ from ..configuration.credentials import Credentials
 from ..configuration.settings import Settings
 from ..errors import ConfigError, S3fsxError
 from ..kernel import mountpoint
-from ..s3.check import check_store
 from ..service import launch
+from ..service.check import check_store
 from . import lifecycle, plan, unfinished
 from .asking import as_text
 from .bucketrules import BucketRules, seen

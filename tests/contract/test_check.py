@@ -16,10 +16,10 @@ from s3fsx import cli
 from s3fsx.commands import checking
 from s3fsx.errors import S3fsxError
 from s3fsx.s3 import questions
-from s3fsx.s3.check import ask_store, check
 from s3fsx.s3.probe import probe
 from s3fsx.s3.store import S3Store
 from s3fsx.service import log
+from s3fsx.service.check import ask_store, check
 from s3fsx.store.endpoint import Endpoint
 from s3fsx.store.findings import Asked
 from s3fsx.store.objects import Payload

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from s3fsx.errors import AccessDenied, DeadlineExceeded, S3fsxError
-from s3fsx.s3.check import check
+from s3fsx.service.check import check
 from s3fsx.store.objects import Capabilities
 from tests.fakestore import FakeStore
 

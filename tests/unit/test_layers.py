@@ -63,7 +63,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "L4 composition": (
         "service.daemon", "service.launch", "service.report", "service.health", "service.statusview", "s3.probe",
-        "s3.trials", "s3.questions", "s3.check", "service.ending", "service.snapshot", "service.mount",
+        "s3.trials", "s3.questions", "service.check", "service.ending", "service.snapshot", "service.mount",
         "service.recovercmd", "browse.source", "browse.place", "browse.thaw", "browse.verify", "browse.prune",
         "browse.notes", "browse.drill",
         "browse.textfile", "pve.places", "pve.plan", "pve.files", "pve.host", "pve.steps", "pve.asking",

@@ -14,14 +14,14 @@ from ..configuration.config import to_s3_options
 from ..configuration.settings import Settings
 from ..errors import Corrupted, S3fsxError
 from ..layout import INTERNAL
-from ..service.launch import explain
+from ..s3 import questions
+from ..s3.probe import probe as probe_store
+from ..s3.store import S3Store
+from ..s3.trials import last_number, pages, sweep, unequal_parts
 from ..store.endpoint import Endpoint
 from ..store.findings import Asked, Finding, findings
 from ..store.objects import MAX_PARTS, Capabilities, Payload, Store
-from . import questions
-from .probe import probe as probe_store
-from .store import S3Store
-from .trials import last_number, pages, sweep, unequal_parts
+from .launch import explain
 
 SIZE = 64 << 10
 CLEANUP_LIMIT = 15.0
