@@ -74,9 +74,9 @@ class Endpoint:
     requests: attempts made. retries: those that were not the first of their call.
     errors: failed attempts by class name of the error; that there is no such object is an answer and no failure.
     last_error: text of the latest failure, at last_error_at. last_success: Unix seconds of the latest answer, None
-    before the first. refused_for: seconds between the first and the last refusal (403 and the like) of a call since
-    anything succeeded; 0 for a single one, as of keys that may not ask something. outages: how often the breaker
-    opened.
+    before the first. refused_for: seconds between the first and the last refusal (403 and the like) of a call, or of a
+    probe that was granted before, since anything succeeded; 0 for a single one, as of keys that may not ask something.
+    outages: how often the breaker opened.
     patience: seconds of an outage after which patient calls end.
     """
 
@@ -104,6 +104,7 @@ class Endpoint:
         self._answers = 0
         self._answered_at = -math.inf  # trio seconds
         self._refused_since: float | None = None  # trio seconds
+        self._probe_was_fine = False  # once: that it is refused now is no lack of a right
         self._failures = 0  # in a row
         self._failing_since = 0.0
         self._opened_at = 0.0
@@ -231,7 +232,10 @@ class Endpoint:
                 return False
             except StoreError as error:
                 self._refused(error)  # keys for one prefix may not list the top of the bucket
+                if self._probe_was_fine:
+                    self._count_refusal()
             else:
+                self._probe_was_fine = True
                 self._succeeded()
             return True
         self._expired("probe", PROBE_LIMIT, None, answers)

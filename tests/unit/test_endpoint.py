@@ -123,6 +123,17 @@ async def test_refusing_everything_is_told_until_something_succeeds(autojump_clo
     assert e.refused_for == 0, "an idle mount has asked by itself"
 
 
+async def test_keys_that_are_revoked_are_noticed_by_an_idle_mount(autojump_clock: MockClock) -> None:
+    """Not only when the next backup fails."""
+    e = endpoint()
+    await watched(e, Script("fine"), IDLE_AFTER + 2)
+    await watched(e, Script(AccessDenied("403 InvalidAccessKeyId")), 10 * IDLE_AFTER)
+    assert e.refused_for > 5 * IDLE_AFTER
+    assert not e.down
+    await watched(e, Script("fine"), IDLE_AFTER + 2)
+    assert e.refused_for == 0
+
+
 async def test_attempts_limit_the_repeats_and_give_the_last_error(autojump_clock: MockClock) -> None:
     e = endpoint()
     with pytest.raises(Throttled, match="third"):
