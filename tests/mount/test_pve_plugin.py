@@ -211,6 +211,8 @@ def test_keys_before_api_11_do_not_reach_storage_cfg(s3: S3Server, host: PveHost
 
 @pytest.mark.rgw
 def test_lifecycle(s3: S3Server, host: PveHost, section: dict[str, Any]) -> None:
+    if s3.name == "gateway":
+        pytest.skip("no other storage class to move to: a rule with a transition is 501")
     more = {"lifecycle_enabled": 1, "transition_days": 30, "glacier_days": 365}
     storage = Storage(host, section | more)
     storage.ok("on_add_hook", {"access_key": s3.access_key, "secret_key": s3.secret_key})
