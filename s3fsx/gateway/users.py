@@ -19,12 +19,15 @@ def path_of(root: str) -> str:
 
 
 def read_private(path: str) -> str:
-    """Raises ConfigError for a file that others may read, or that is not there."""
+    """Raises ConfigError for a file that others may read or have made, or that is not there."""
     try:
         with open(path, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
+            mode = status.st_mode
             if not stat.S_ISREG(mode):
                 raise ConfigError(f"{path}: no file")
+            if status.st_uid not in (0, os.geteuid()):
+                raise ConfigError(f"{path}: belongs to uid {status.st_uid}; run: chown {os.geteuid()} {path}")
             if mode & 0o077:
                 raise ConfigError(f"{path}: others may read it; run: chmod 600 {path}")
             return file.read(1 << 20).decode()

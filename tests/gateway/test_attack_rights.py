@@ -340,6 +340,15 @@ def test_a_key_file_that_is_half_written(tmp_path: Path) -> None:
     assert warned == []
 
 
+def test_a_file_of_users_that_somebody_else_made(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to give a file away")
+    users.save(str(tmp_path), ACCOUNTS)
+    os.chown(users.path_of(str(tmp_path)), 12345, 0)
+    with pytest.raises(ConfigError, match="belongs to uid 12345"):
+        users.load(str(tmp_path))
+
+
 @pytest.mark.expect_log("access log cannot be written: No space left")
 async def test_a_log_that_cannot_be_written_changes_no_answer(
     backend: DirectoryBackend, caplog: pytest.LogCaptureFixture

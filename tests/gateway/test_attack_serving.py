@@ -69,7 +69,7 @@ def test_bad_input_is_one_line(tmp_path: Path, run: Callable[..., Any]) -> None:
         ["serve", "--path", path, "--no-auth", "--tls", none, none],
         ["serve", "--path", path, "--no-auth", "--listen", "127.0.0.1:70000"],
         ["serve", "--path", path, "--no-auth", "--access-log", none + "/x"],
-        ["serve", "--path", path, "--no-auth", "--access-key-file", none],
+        ["serve", "--path", path, "--access-key-file", none],
         ["serve", "--path", path, "--access-key-file", path],
         ["serve", "--config", str(config)],
         ["serve", "--config", none],
