@@ -14,7 +14,8 @@ from .xml import NAMESPACE, Node, escape, parse
 _TAGS = 50
 
 
-async def create(call: Call) -> Response:
+async def check_create(call: Call) -> None:
+    """Whether the user may have such a bucket. Raises S3Error."""
     name = call.bucket_name
     if not buckets.valid(name):
         raise S3Error("InvalidBucketName", BucketName=name)
@@ -26,17 +27,28 @@ async def create(call: Call) -> Response:
     _check_location(body, call.region)
     if not call.user.may_create(name):
         raise S3Error("AccessDenied")
+
+
+def again(call: Call, owner: str) -> Response:
+    """For a bucket that is there. Raises S3Error."""
+    name = call.bucket_name
+    if owner != call.user.name:
+        raise S3Error("BucketAlreadyExists", BucketName=name)
+    if call.region != "us-east-1":  # where Amazon has always answered 200
+        raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
+    return Response(200, (("Location", f"/{name}"),))
+
+
+async def create(call: Call) -> Response:
+    name = call.bucket_name
+    await check_create(call)
     try:
         there = await call.backend.bucket(name)
     except S3Error as error:
         if error.code != "NoSuchBucket":
             raise
     else:
-        if there.owner != call.user.name:
-            raise S3Error("BucketAlreadyExists", BucketName=name)
-        if call.region != "us-east-1":  # where Amazon has always answered 200
-            raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
-        return Response(200, (("Location", f"/{name}"),))
+        return again(call, there.owner)
     settings: dict[str, object] = {}
     if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         settings = {"versioning": "Enabled", "lock": {"rule": None}}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .accounts import User
-from .backend import Backend, Source
+from .backend import Backend, Buckets, Source
 from .conditions import check_write
 from .errors import S3Error
 from .keynames import MAX_KEY
@@ -31,10 +31,16 @@ class Call:
     headers: Mapping[str, str]
     user: User
     payload: Payload
-    backend: Backend
+    place: Buckets
     region: str
     now: float
     _bucket: Bucket | None = field(default=None, repr=False)
+
+    @property
+    def backend(self) -> Backend:
+        """Of operations that are done here, not passed on."""
+        assert isinstance(self.place, Backend)
+        return self.place
 
     @property
     def method(self) -> str:
@@ -43,7 +49,7 @@ class Call:
     async def bucket(self, *, write: bool) -> Bucket:
         """That the user may use so. Raises S3Error: NoSuchBucket, AccessDenied."""
         if self._bucket is None:
-            self._bucket = await self.backend.bucket(self.bucket_name)
+            self._bucket = await self.place.bucket(self.bucket_name)
         self._allowed(self._bucket, write)
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != self._bucket.owner:
@@ -105,5 +111,5 @@ class Call:
             raise S3Error("InvalidArgument", message, ArgumentName="x-amz-copy-source")
         if len(key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError")
-        self._allowed(await self.backend.bucket(name), write=False)
+        self._allowed(await self.place.bucket(name), write=False)
         return Source(name, key, version)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from . import bucketops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
 from .accounts import Accounts, User
-from .backend import Backend
+from .backend import Buckets
 from .call import LARGEST_PUT, Call
 from .errors import S3Error
 from .keynames import MAX_KEY
@@ -21,6 +21,7 @@ from .xml import LIMIT
 log = logging.getLogger("s3fsx.gateway")
 
 Operation = Callable[[Call], Awaitable[Response]]
+Forward = Callable[[Call, str], Awaitable[Response]]
 AccessLog = Callable[[Request, str, str, str, Response, float], None]
 
 NOBODY = User("nobody", admin=True)  # with --no-auth
@@ -90,19 +91,25 @@ _STREAMED = (objectops.put, uploadops.put_part)
 
 
 class Gateway:
-    """accounts: asked at each request, so that a new key works at once. None: whoever comes may do everything."""
+    """accounts: asked at each request, so that a new key works at once. None: whoever comes may do everything.
+
+    place: a Backend, on which the operations are done; or the buckets of a place that requests are passed on to, by
+    ``forward``, which is given what selects the operation in the query.
+    """
 
     def __init__(
         self,
-        backend: Backend,
+        place: Buckets,
         accounts: Callable[[], Accounts] | None,
         region: str,
         domains: Sequence[str] = (),
         access_log: AccessLog | None = None,
         clock: Callable[[], float] = time.time,
         sigv2: bool = False,
+        forward: Forward | None = None,
     ) -> None:
-        self._backend = backend
+        self._place = place
+        self._forward = forward
         self._accounts = accounts
         self._region = region
         self._domains = [domain.lower() for domain in domains]
@@ -137,6 +144,7 @@ class Gateway:
         if len(target.key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))
         name, operation = ("PostObject", self._post) if form else choose(request.method, target, query, headers)
+        sub = "form" if form else subresource(target, query)
         limit = LARGEST_PUT if operation in _STREAMED else LIMIT
         payload = Payload(request.body, headers, claimed, seed, limit=limit)
         call = Call(
@@ -147,10 +155,12 @@ class Gateway:
             headers,
             user,
             payload,
-            self._backend,
+            self._place,
             self._region,
             self._clock(),
         )
+        if (forward := self._forward) is not None:
+            return call, name, lambda call: forward(call, sub)
         return call, name, operation
 
     def _who(self, request: Request, headers: dict[str, str], target: Target) -> tuple[User, str, sigv4.Seed | None]:
@@ -188,6 +198,14 @@ def is_form(method: str, target: Target, headers: Mapping[str, str]) -> bool:
     return method == "POST" and bool(target.bucket) and not target.key and kind.startswith("multipart/form-data")
 
 
+def subresource(target: Target, query: Mapping[str, str]) -> str:
+    """What selects the operation; "": the object or bucket itself."""
+    chosen = [name for name in _SUBRESOURCES if name in query]
+    if target.key and "uploadId" in chosen:
+        return "uploadId"
+    return chosen[0] if chosen else ""
+
+
 def choose(method: str, target: Target, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, Operation]:
     """The operation and its name. Raises S3Error: MethodNotAllowed, NotImplemented."""
     if not target.bucket:
@@ -196,10 +214,7 @@ def choose(method: str, target: Target, query: Mapping[str, str], headers: Mappi
         raise S3Error("MethodNotAllowed", Method=method, ResourceType="SERVICE")
     if method == "OPTIONS":
         raise S3Error("AccessForbidden")
-    chosen = [name for name in _SUBRESOURCES if name in query]
-    if target.key and "uploadId" in chosen:
-        chosen = ["uploadId"]
-    sub = chosen[0] if chosen else ""
+    sub = subresource(target, query)
     table = _OBJECT if target.key else _BUCKET
     if not target.key and method == "GET" and not sub:
         v2 = query.get("list-type") == "2"

@@ -17,23 +17,36 @@ from typing import TextIO
 import trio
 
 from ..errors import ConfigError, S3fsxError
-from .backend import Backend
+from ..s3.sign import Keys
+from .accounts import of_lines
+from .backend import Backend, Buckets
 from .connection import Limits
 from .directory.provider import DirectoryBackend
+from .errors import S3Error
 from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
-from .messages import FileRange, Request, Response
-from .users import Current
+from .messages import Request, Response
+from .upstream.client import Client, Place
+from .upstream.forward import Forward
+from .upstream.owners import Owners
+from .users import Current, read_private
 
 log = logging.getLogger("s3fsx.gateway")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """listen: HOST:PORT, port 0 for any; the rest as the command's arguments."""
+    """path: of the directory that is served, or upstream: the URL of another S3, with state, a directory for users and
+    owners of buckets. listen: HOST:PORT, port 0 for any; the rest as the command's arguments."""
 
-    path: str
+    path: str = ""
+    upstream: str = ""
+    upstream_key_file: str = ""
+    upstream_region: str = "us-east-1"
+    upstream_ca: str = ""
+    upstream_trailers: bool = False
+    state: str = ""
     listen: str = "127.0.0.1:9000"
     tls_cert: str = ""
     tls_key: str = ""
@@ -43,6 +56,11 @@ class Settings:
     domain: tuple[str, ...] = ("localhost",)
     access_log: str = ""
     sigv2: bool = False
+
+    @property
+    def root(self) -> str:
+        """Where the users are."""
+        return self.path or self.state
 
     @property
     def address(self) -> tuple[str, int]:
@@ -70,18 +88,25 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"no_auth is for a loopback address only, not {settings.listen}: give --access-key-file FILE")
     if bool(settings.tls_cert) != bool(settings.tls_key):
         raise ConfigError("tls_cert and tls_key belong together")
-    if not os.path.isdir(settings.path):
-        raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
+    if bool(settings.path) == bool(settings.upstream):
+        raise ConfigError("what is to be served? give --path DIR, or --upstream URL, not both")
+    if settings.upstream and not (settings.upstream_key_file and settings.state):
+        raise ConfigError("upstream needs --upstream-key-file FILE, with a line ACCESS:SECRET, and --state DIR")
+    if settings.path and settings.state:
+        raise ConfigError("state is for --upstream; the users of a directory are in it")
+    if not os.path.isdir(settings.root):
+        name = "path" if settings.path else "state"
+        raise ConfigError(f"{name} {settings.root}: no such directory: mkdir {settings.root}")
 
 
 def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
     """Raises ConfigError, S3fsxError."""
     check(settings)
-    current = None if settings.no_auth else Current(settings.path, settings.access_key_file, log.warning)
+    current = None if settings.no_auth else Current(settings.root, settings.access_key_file, log.warning)
     if current is not None and not current().keys:
         raise ConfigError(
             f"nobody has a key: --access-key-file FILE with a line ACCESS:SECRET, or "
-            f"'s3fsx gateway user add --path {settings.path} NAME', or --no-auth"
+            f"'s3fsx gateway user add --path {settings.root} NAME', or --no-auth"
         )
     context = None
     if settings.tls_cert:
@@ -90,22 +115,43 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
         except OSError as error:
             raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
+    owners = Owners(settings.state)
     backend = DirectoryBackend(settings.path)
+    forward = _forward(settings, owners) if settings.upstream else None
+    claimed = owners if forward else backend
     try:
-        backend.claim()
+        claimed.claim()
     except BlockingIOError:
-        raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
+        raise S3fsxError(f"{settings.root} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
-        gateway = Gateway(backend, current, settings.region, settings.domain, access, sigv2=settings.sigv2)
-        trio.run(_run, settings, Server(gateway, Limits()), backend, context, out)
+        place = forward or backend
+        gateway = Gateway(
+            place, current, settings.region, settings.domain, access, sigv2=settings.sigv2, forward=forward
+        )
+        trio.run(_run, settings, Server(gateway, Limits()), place, context, out)
     finally:
-        backend.release()
+        claimed.release()
 
 
-async def _run(
-    settings: Settings, server: Server, backend: Backend, context: ssl.SSLContext | None, out: TextIO
-) -> None:
+def _forward(settings: Settings, owners: Owners) -> Forward:
+    """Raises ConfigError."""
+    place = Place.parse(settings.upstream)
+    pairs = of_lines(read_private(settings.upstream_key_file), settings.upstream_key_file).keys
+    if len(pairs) != 1:
+        raise ConfigError(f"{settings.upstream_key_file}: one line ACCESS:SECRET is needed, not {len(pairs)}")
+    ((access, (_, secret)),) = pairs.items()
+    context = None
+    if place.secure:
+        try:
+            context = ssl.create_default_context(cafile=settings.upstream_ca or None)
+        except OSError as error:
+            raise ConfigError(f"upstream_ca {settings.upstream_ca}: {error}") from None
+    client = Client(place, Keys(access, secret), settings.upstream_region, context)
+    return Forward(client, owners, settings.upstream_region, trailers=settings.upstream_trailers)
+
+
+async def _run(settings: Settings, server: Server, place: Buckets, context: ssl.SSLContext | None, out: TextIO) -> None:
     host, port = settings.address
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
@@ -120,8 +166,19 @@ async def _run(
             shown = f"[{host}]" if ":" in host else host
             out.write(snippets(f"{scheme}://{shown}:{port}", settings))
             out.flush()
-            nursery.start_soon(keep_expiring, backend)
+            if isinstance(place, Backend):
+                nursery.start_soon(keep_expiring, place)
+            else:
+                nursery.start_soon(_ask_once, place)
             nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
+
+
+async def _ask_once(place: Buckets) -> None:
+    """So that a wrong key or address is told at once; it may become right without a new start."""
+    try:
+        await place.buckets()
+    except S3Error as error:
+        log.warning("the upstream was asked for its buckets: %s", error)
 
 
 async def _stop(signals: AsyncIterator[int], server: Server, scope: trio.CancelScope) -> None:
@@ -135,7 +192,7 @@ async def _stop(signals: AsyncIterator[int], server: Server, scope: trio.CancelS
 def snippets(endpoint: str, settings: Settings) -> str:
     keys = "any keys" if settings.no_auth else "your keys"
     return (
-        f"s3fsx gateway: {endpoint} serves {settings.path}, region {settings.region}, {keys}\n"
+        f"s3fsx gateway: {endpoint} serves {settings.path or settings.upstream}, region {settings.region}, {keys}\n"
         f"  s3fsx:   s3fsx mount s3://BUCKET /mnt -o endpoint={endpoint},region={settings.region}\n"
         f"  rclone:  rclone lsd :s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\n"
         f"  aws:     aws --endpoint-url {endpoint} --region {settings.region} s3 ls\n"
@@ -166,7 +223,7 @@ class AccessLog:
             "path": request.target.partition(b"?")[0].decode("latin-1"),
             "status": response.status,
             "received": request.body.received,
-            "sent": body.length if isinstance(body, FileRange) else len(body),
+            "sent": len(body) if isinstance(body, bytes) else body.length,
             "seconds": round(seconds, 6),
         }
         self._file.write(json.dumps(entry) + "\n")
