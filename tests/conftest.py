@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.gatewayserver import running_gateway
+from tests.gatewayserver import running_gateway, running_proxy
 from tests.rgw import RgwUnavailableError, running_rgw
 from tests.s3server import S3Server
 
@@ -61,6 +62,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Our own, over a directory."""
     with running_gateway(tmp_path_factory.mktemp("gateway") / "buckets") as running:
         yield running.server
+
+
+@pytest.fixture(scope="session")
+def proxied(gateway: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, in front of our own."""
+    with running_proxy(tmp_path_factory.mktemp("proxied") / "state", gateway) as running:
+        yield running.server
+
+
+@pytest.fixture(scope="session")
+def proxied_rgw(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, in front of Ceph."""
+    with running_proxy(tmp_path_factory.mktemp("proxied") / "state", rgw) as running:
+        yield replace(running.server, name="proxied_rgw")
 
 
 @pytest.fixture(params=[os.environ.get("S3FSX_TEST_STORE", "rgw")])

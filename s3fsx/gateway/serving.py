@@ -115,23 +115,29 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
         except OSError as error:
             raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
-    owners = Owners(settings.state)
-    backend = DirectoryBackend(settings.path)
-    forward = _forward(settings, owners) if settings.upstream else None
-    claimed = owners if forward else backend
+    forward, place, claimed = _place(settings)
     try:
         claimed.claim()
     except BlockingIOError:
         raise S3fsxError(f"{settings.root} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
-        place = forward or backend
         gateway = Gateway(
             place, current, settings.region, settings.domain, access, sigv2=settings.sigv2, forward=forward
         )
         trio.run(_run, settings, Server(gateway, Limits()), place, context, out)
     finally:
         claimed.release()
+
+
+def _place(settings: Settings) -> tuple[Forward | None, Buckets, DirectoryBackend | Owners]:
+    """Last what has to be claimed. Raises ConfigError."""
+    if not settings.upstream:
+        backend = DirectoryBackend(settings.path)
+        return None, backend, backend
+    owners = Owners(settings.state)
+    forward = _forward(settings, owners)
+    return forward, forward, owners
 
 
 def _forward(settings: Settings, owners: Owners) -> Forward:
