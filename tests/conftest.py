@@ -65,9 +65,13 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 
 @pytest.fixture(scope="session")
-def proxied(gateway: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """Our own, in front of our own."""
-    with running_proxy(tmp_path_factory.mktemp("proxied") / "state", gateway) as running:
+    directory = tmp_path_factory.mktemp("proxied")
+    with (
+        running_gateway(directory / "buckets") as upstream,
+        running_proxy(directory / "state", upstream.server) as running,
+    ):
         yield running.server
 
 

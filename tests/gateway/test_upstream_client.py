@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -24,10 +24,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 @asynccontextmanager
 async def upstream(script: Script, waits: Waits | None = None, most: int = 4) -> AsyncIterator[Client]:
     async def serve(stream: trio.SocketStream) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):
             await script(stream)
-        except trio.BrokenResourceError:
-            pass
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
