@@ -1,5 +1,5 @@
-"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW alone and behind the gateway; each
-with its own bucket."""
+"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW alone and behind the gateway;
+each with its own bucket."""
 
 from __future__ import annotations
 
