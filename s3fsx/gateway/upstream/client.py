@@ -140,7 +140,8 @@ class Answer:
         self._left = 0 if bodiless else (math.inf if self.length is None else self.length)
         self._line = line
         self._parser = parser
-        self._buffer = parser.trailing_data[0] if self.length is not None else b""
+        # What h11 has read of a body of known length; a chunked one it reads itself.
+        self._buffer = b"" if chunked and not bodiless else parser.trailing_data[0]
         self._silence = silence
         self._done: Callable[[_Line, bool], None] | None = done
         keeps = head.http_version == b"1.1" and named.get("connection", "").lower() != "close"
@@ -157,7 +158,7 @@ class Answer:
 
     async def _piece(self, left: int) -> bytes:
         if self._buffer:
-            data, self._buffer = self._buffer[:left], b""
+            data, self._buffer = self._buffer[:left], self._buffer[left:]
         else:
             data = await _receive(self._line, min(left, _RECEIVE))
         if not data:
@@ -188,7 +189,8 @@ class Answer:
     def close(self) -> None:
         if self._done is not None:
             done, self._done = self._done, None
-            done(self._line, self._keeps and not self._left and not self._buffer)
+            surplus = self._buffer or (self.length is None and self._parser.trailing_data[0])
+            done(self._line, self._keeps and not self._left and not surplus)
 
 
 class Client:

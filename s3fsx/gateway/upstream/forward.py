@@ -37,7 +37,6 @@ _OF_BUCKET = {
     **{("GET", sub): _READ for sub in ("", "versioning", "object-lock", "tagging", "lifecycle", "acl", "versions")},
     **{("GET", sub): _READ for sub in ("uploads", *bucketops.ABSENT, *bucketops.EMPTY)},
     **{("GET", sub): _READ for sub in ("requestPayment", "ownershipControls")},
-    ("HEAD", ""): _READ,
     ("POST", "delete"): _WRITE,
     **{("PUT", sub): _OWN for sub in ("versioning", "object-lock", "tagging", "lifecycle", "acl")},
     **{("DELETE", sub): _OWN for sub in ("", "tagging", "lifecycle")},
@@ -49,6 +48,8 @@ _OF_OBJECT = {
     **{("DELETE", sub): _WRITE for sub in ("", "tagging", "uploadId")},
     **{("POST", sub): _WRITE for sub in ("uploads", "uploadId")},
 }
+# What tells a region: the gateway's is another one than the upstream's.
+_REGIONAL = {("HEAD", ""): bucketops.head, ("GET", "location"): bucketops.get_location}
 # Of the upstream's answers: about the gateway's key and its clock, not about the client's.
 _OURS = {
     *("InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed", "InvalidToken", "ExpiredToken"),
@@ -110,9 +111,9 @@ class Forward(Buckets):
             return await listops.list_buckets(call)
         if not call.key and not sub and call.method == "PUT":
             return await self._create(call)
-        if not call.key and sub == "location":
+        if not call.key and (call.method, sub) in _REGIONAL:
             await self._head_bucket(await call.bucket(write=False))
-            return await bucketops.get_location(call)
+            return await _REGIONAL[call.method, sub](call)
         needed = (_OF_OBJECT if call.key else _OF_BUCKET).get((call.method, sub))
         if needed is None:
             raise S3Error("NotImplemented", "This operation does not go through this gateway.")
@@ -134,8 +135,8 @@ class Forward(Buckets):
                 return bucketops.again(call, owner)
             configuration: list[Node] = [("LocationConstraint", self._region)]
             body = document("CreateBucketConfiguration", configuration) if self._region != "us-east-1" else b""
-            headers = passing.headers_of(call.headers)
-            headers.pop("content-md5", None)
+            lock = "x-amz-bucket-object-lock-enabled"
+            headers = {lock: call.headers[lock]} if lock in call.headers else {}
             digest = hashlib.sha256(body).hexdigest()
             ask = Ask("PUT", f"/{call.bucket_name}", "", headers, body, len(body), digest)
             response = await self._answered(await self._client.ask(ask), "PUT")
