@@ -115,9 +115,10 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key)
         except OSError as error:
             raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
-    forward, place, claimed = _place(settings)
+    forward = _forward(settings) if settings.upstream else None
+    place = forward or DirectoryBackend(settings.path)
     try:
-        claimed.claim()
+        place.claim()
     except BlockingIOError:
         raise S3fsxError(f"{settings.root} is served by another s3fsx gateway") from None
     try:
@@ -127,20 +128,10 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         )
         trio.run(_run, settings, Server(gateway, Limits()), place, context, out)
     finally:
-        claimed.release()
+        place.release()
 
 
-def _place(settings: Settings) -> tuple[Forward | None, Buckets, DirectoryBackend | Owners]:
-    """Last what has to be claimed. Raises ConfigError."""
-    if not settings.upstream:
-        backend = DirectoryBackend(settings.path)
-        return None, backend, backend
-    owners = Owners(settings.state)
-    forward = _forward(settings, owners)
-    return forward, forward, owners
-
-
-def _forward(settings: Settings, owners: Owners) -> Forward:
+def _forward(settings: Settings) -> Forward:
     """Raises ConfigError."""
     place = Place.parse(settings.upstream)
     pairs = of_lines(read_private(settings.upstream_key_file), settings.upstream_key_file).keys
@@ -154,7 +145,7 @@ def _forward(settings: Settings, owners: Owners) -> Forward:
         except OSError as error:
             raise ConfigError(f"upstream_ca {settings.upstream_ca}: {error}") from None
     client = Client(place, Keys(access, secret), settings.upstream_region, context)
-    return Forward(client, owners, settings.upstream_region, trailers=settings.upstream_trailers)
+    return Forward(client, Owners(settings.state), settings.upstream_region, trailers=settings.upstream_trailers)
 
 
 async def _run(settings: Settings, server: Server, place: Buckets, context: ssl.SSLContext | None, out: TextIO) -> None:

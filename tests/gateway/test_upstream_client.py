@@ -30,7 +30,9 @@ async def upstream(script: Script, waits: Waits | None = None, most: int = 4) ->
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, serve, 0)
         port = listeners[0].socket.getsockname()[1]
-        yield Client(Place("127.0.0.1", port, False), Keys("a", "s"), "us-east-1", None, waits=waits, most=most)
+        client = Client(Place("127.0.0.1", port, False), Keys("a", "s"), "us-east-1", None, waits=waits, most=most)
+        yield client
+        client.close()
         nursery.cancel_scope.cancel()
 
 

@@ -273,6 +273,11 @@ class Client:
             return _Line(tls, tcp.socket)
         raise unavailable("no connection to it in time")
 
+    def close(self) -> None:
+        """The connections that wait for a request."""
+        while self._idle:
+            self._idle.pop().drop()
+
     def _release(self, line: _Line, usable: bool) -> None:
         self._room.release()
         if usable:

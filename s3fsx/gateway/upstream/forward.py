@@ -70,6 +70,14 @@ class Forward(Buckets):
         self._trailers = trailers
         self._creating = trio.Lock()
 
+    def claim(self) -> None:
+        """As of ``Owners``."""
+        self._owners.claim()
+
+    def release(self) -> None:
+        self._client.close()
+        self._owners.release()
+
     async def bucket(self, name: str) -> Bucket:
         """Whether there is one the upstream says itself, when it is asked for what is in it."""
         if not buckets.valid(name):
