@@ -224,8 +224,17 @@ def _key_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bucket_add(args: argparse.Namespace) -> int:
+def _begin_directory(args: argparse.Namespace) -> None:
+    """Raises ConfigError where there are no buckets, as another S3 has them."""
     _begin(args)
+    from ..gateway.upstream.owners import is_state
+
+    if is_state(args.path):
+        raise ConfigError(f"{args.path} is the state of a gateway in front of another S3: use an S3 client")
+
+
+def _bucket_add(args: argparse.Namespace) -> int:
+    _begin_directory(args)
     from ..gateway.buckets import valid
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
@@ -241,7 +250,7 @@ def _bucket_add(args: argparse.Namespace) -> int:
 
 
 def _bucket_rm(args: argparse.Namespace) -> int:
-    _begin(args)
+    _begin_directory(args)
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
 
@@ -259,7 +268,7 @@ def _bucket_rm(args: argparse.Namespace) -> int:
 
 
 def _bucket_list(args: argparse.Namespace) -> int:
-    _begin(args)
+    _begin_directory(args)
     from ..gateway.directory.shelf import Shelf
 
     for bucket in Shelf(args.path.encode()).buckets():
@@ -268,7 +277,7 @@ def _bucket_list(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    _begin(args)
+    _begin_directory(args)
     from ..gateway.directory import fsck
 
     found = fsck.check(args.path, data=args.data, repair=args.repair, tell=lambda line: sys.stdout.write(line + "\n"))

@@ -29,7 +29,7 @@ from .http import Server
 from .messages import Request, Response
 from .upstream.client import Client, Place
 from .upstream.forward import Forward
-from .upstream.owners import Owners
+from .upstream.owners import Owners, is_state
 from .users import Current, read_private
 
 log = logging.getLogger("s3fsx.gateway")
@@ -92,6 +92,10 @@ def check(settings: Settings) -> None:
         raise ConfigError("what is to be served? give --path DIR, or --upstream URL, not both")
     if settings.upstream and not (settings.upstream_key_file and settings.state):
         raise ConfigError("upstream needs --upstream-key-file FILE, with a line ACCESS:SECRET, and --state DIR")
+    if settings.path and is_state(settings.path):
+        raise ConfigError(
+            f"path {settings.path}: the state of a gateway in front of another S3: give --state, --upstream"
+        )
     if settings.path and settings.state:
         raise ConfigError("state is for --upstream; the users of a directory are in it")
     if not os.path.isdir(settings.root):

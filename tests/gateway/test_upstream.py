@@ -18,7 +18,10 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from s3fsx import cli
+from s3fsx.commands import gateway as gateway_command
 from s3fsx.gateway.accounts import Accounts, User
+from s3fsx.service import log
 from tests.faultkinds import CLOCK_SKEW, SERVER_ERROR, SLOW_DOWN, CutShort, Refuse, Reset
 from tests.faultproxy import FaultProxy, Rule
 from tests.gatewayserver import ACCOUNTS, Running, running_gateway, running_proxy
@@ -207,6 +210,36 @@ def test_what_the_upstream_says(chain: Chain, fault: Refuse, wanted: tuple[str, 
     bucket = chain.server.make_bucket("says")
     chain.faults.add(Rule(fault, {"GET"}, key="x"))
     assert code(lambda: chain.server.client.get_object(Bucket=bucket, Key="x")) == wanted
+
+
+def test_the_state_is_no_directory_of_buckets(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(gateway_command, "keep_private", lambda: None)  # cannot be undone, and pytest goes on
+    monkeypatch.setattr(log, "setup", lambda *_, **__: None)
+    path = ["--path", str(chain.proxy.path)]
+    for arguments in (["bucket", "add", *path, "new"], ["bucket", "list", *path], ["fsck", *path]):
+        assert cli.main(["gateway", *arguments]) == 2
+        assert "use an S3 client" in capsys.readouterr().err
+    assert cli.main(["gateway", "serve", *path, "--no-auth", "--listen", "127.0.0.1:0"]) == 2
+    assert "--upstream" in capsys.readouterr().err
+
+
+def test_settings_of_a_file(gateway: S3Server, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.toml"
+    config.write_text('region = "eu-north-1"\nupstream_trailers = true\nupstream = "http://127.0.0.1:1"\n')
+    with running_proxy(tmp_path / "state", gateway, ["--config", str(config)]) as running:
+        server = replace(running.server, region="eu-north-1")
+        c = server.new_client()
+        try:
+            bucket = server.make_bucket("region")
+            told = c.head_bucket(Bucket=bucket)["ResponseMetadata"]["HTTPHeaders"]
+            assert told["x-amz-bucket-region"] == "eu-north-1"
+            assert c.get_bucket_location(Bucket=bucket)["LocationConstraint"] == "eu-north-1"
+            assert code(lambda: c.get_bucket_location(Bucket="not-there-x")) == ("NoSuchBucket", 404)
+        finally:
+            c.close()
+            server.client.close()
 
 
 def test_an_upstream_that_is_not_there(tmp_path: Path) -> None:

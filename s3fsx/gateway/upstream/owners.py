@@ -11,13 +11,20 @@ from ...errors import ConfigError
 from ..directory import files
 from ..keynames import INTERNAL
 
+_NAME = b"buckets.json"
+
+
+def is_state(path: str) -> bool:
+    """Of a gateway in front of another S3, and so no directory of buckets."""
+    return os.path.exists(os.path.join(os.fsencode(path), INTERNAL, _NAME))
+
 
 class Owners:
     """Everything here blocks."""
 
     def __init__(self, state: str) -> None:
         self._directory = os.path.join(os.fsencode(os.path.abspath(state)), INTERNAL)
-        self._path = os.path.join(self._directory, b"buckets.json")
+        self._path = os.path.join(self._directory, _NAME)
         self._lock = -1
         self._owners: dict[str, str] = {}
 
@@ -31,7 +38,7 @@ class Owners:
                 document = json.load(file)
             self._owners = {str(name): str(owner) for name, owner in document["owners"].items()}
         except FileNotFoundError:
-            pass
+            self._save({})
         except (ValueError, KeyError, TypeError, AttributeError):
             raise ConfigError(f"{os.fsdecode(self._path)}: not a file of a gateway's buckets") from None
 
