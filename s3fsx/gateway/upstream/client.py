@@ -292,13 +292,13 @@ class Client:
         signed["x-amz-content-sha256"] = ask.digest
         if self._keys.token:
             signed["x-amz-security-token"] = self._keys.token
-        headers = [(name, value.encode()) for name, value in signed.items()]
+        headers = [(name.encode(), value.encode()) for name, value in signed.items()]
         authorization = sign.authorization(self._keys, self._region, ask.method, ask.path, ask.query, signed)
-        headers.append(("authorization", authorization.encode()))
+        headers.append((b"authorization", authorization.encode()))
         if ask.length or ask.method in ("PUT", "POST"):
-            headers.append(("content-length", b"%d" % ask.length))
+            headers.append((b"content-length", b"%d" % ask.length))
         if ask.length >= _EXPECTED:
-            headers.append(("expect", b"100-continue"))
+            headers.append((b"expect", b"100-continue"))
         return h11.Request(method=ask.method, target=ask.path + ("?" + ask.query if ask.query else ""), headers=headers)
 
     async def _exchange(self, line: _Line, ask: Ask) -> Answer:
