@@ -129,7 +129,7 @@ class Forward(Buckets):
         if needed != _READ:
             passing.refuse(call.headers)
         if sub == "acl" and needed != _READ:
-            check_acl(call)  # only private, which it is anyhow
+            check_acl(call)  # only private
         response = await self._pass(call, sub)
         if not call.key and not sub and call.method == "DELETE" and response.status == 204:
             await trio.to_thread.run_sync(self._owners.remove, call.bucket_name)
@@ -176,6 +176,8 @@ class Forward(Buckets):
         copied = "x-amz-copy-source" in call.headers and call.method == "PUT" and sub in ("", "uploadId")
         source = await call.source() if copied else None
         headers = passing.headers_of(call.headers, source)
+        if sub == "acl" and call.method == "PUT":
+            headers["x-amz-acl"] = "private"
         path, query = passing.path_of(call.bucket_name, call.key), passing.query_of(sub, call.query)
         ask = Ask(call.method, path, query, headers)
         ask.long = source is not None or (call.method, sub) == ("POST", "uploadId")
