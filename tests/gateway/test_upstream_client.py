@@ -12,6 +12,8 @@ from s3fsx.errors import ConfigError
 from s3fsx.gateway.checksums import named
 from s3fsx.gateway.chunked import Decoder
 from s3fsx.gateway.errors import S3Error
+from s3fsx.gateway.http import Server
+from s3fsx.gateway.messages import Request, Response, Stream
 from s3fsx.gateway.upstream.client import Ask, Client, CutError, Place, Waits
 from s3fsx.gateway.upstream.passing import CHUNK, Framed, headers_of, path_of, query_of, refuse
 from s3fsx.s3.sign import UNSIGNED, Keys
@@ -229,3 +231,37 @@ def test_urls_of_upstreams() -> None:
         with pytest.raises(ConfigError) as found:
             Place.parse(url)
         assert "secret" not in str(found.value)
+
+
+async def spoken(pieces: AsyncIterator[bytes], length: int | None) -> tuple[bytes, bool]:
+    """What the gateway's server makes of such an answer, and whether it was closed."""
+    closed = trio.Event()
+
+    async def answers(_: Request) -> Response:
+        return Response(200, (), Stream(pieces, length, closed.set))
+
+    server = Server(answers)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        await nursery.start(server.serve, listeners)
+        stream = await trio.open_tcp_stream("127.0.0.1", listeners[0].socket.getsockname()[1])
+        async with stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            data = b""
+            while more := await stream.receive_some():
+                data += more
+        server.stop()
+        await server.stopped.wait()
+    return data.partition(b"\r\n\r\n")[2], closed.is_set()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+async def test_streams_as_a_client_sees_them(cut: bool) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"12"
+        yield b"345"
+        if cut:
+            raise CutError("the upstream has ended an answer early")
+
+    assert await spoken(pieces(), None) == (b"2\r\n12\r\n3\r\n345\r\n" + b"0\r\n\r\n" * (not cut), True)
+    assert await spoken(pieces(), 5 + cut) == (b"12345", True)
