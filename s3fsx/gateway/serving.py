@@ -19,10 +19,9 @@ import trio
 from ..errors import ConfigError, S3fsxError
 from ..s3.sign import Keys
 from .accounts import of_lines
-from .backend import Backend, Buckets
+from .backend import Backend
 from .connection import Limits
 from .directory.provider import DirectoryBackend
-from .errors import S3Error
 from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
@@ -152,7 +151,9 @@ def _forward(settings: Settings) -> Forward:
     return Forward(client, Owners(settings.state), settings.upstream_region, trailers=settings.upstream_trailers)
 
 
-async def _run(settings: Settings, server: Server, place: Buckets, context: ssl.SSLContext | None, out: TextIO) -> None:
+async def _run(
+    settings: Settings, server: Server, place: Backend | Forward, context: ssl.SSLContext | None, out: TextIO
+) -> None:
     host, port = settings.address
     try:
         listeners = await trio.open_tcp_listeners(port, host=host)
@@ -167,19 +168,11 @@ async def _run(settings: Settings, server: Server, place: Buckets, context: ssl.
             shown = f"[{host}]" if ":" in host else host
             out.write(snippets(f"{scheme}://{shown}:{port}", settings))
             out.flush()
-            if isinstance(place, Backend):
-                nursery.start_soon(keep_expiring, place)
+            if isinstance(place, Forward):
+                nursery.start_soon(place.keep_connected)
             else:
-                nursery.start_soon(_ask_once, place)
+                nursery.start_soon(keep_expiring, place)
             nursery.start_soon(_stop, signals, server, nursery.cancel_scope)
-
-
-async def _ask_once(place: Buckets) -> None:
-    """So that a wrong key or address is told at once; it may become right without a new start."""
-    try:
-        await place.buckets()
-    except S3Error as error:
-        log.warning("the upstream was asked for its buckets: %s", error)
 
 
 async def _stop(signals: AsyncIterator[int], server: Server, scope: trio.CancelScope) -> None:

@@ -75,8 +75,19 @@ class Forward(Buckets):
         self._owners.claim()
 
     def release(self) -> None:
-        self._client.close()
         self._owners.release()
+
+    async def keep_connected(self) -> None:
+        """Asks once, so that a wrong key or address is told at once; it may become right without a new start. Closes
+        the connections when it is cancelled."""
+        try:
+            try:
+                await self.buckets()
+            except S3Error as error:
+                log.warning("the upstream was asked for its buckets: %s", error)
+            await trio.sleep_forever()
+        finally:
+            self._client.close()
 
     async def bucket(self, name: str) -> Bucket:
         """Whether there is one the upstream says itself, when it is asked for what is in it."""
