@@ -236,7 +236,7 @@ async def spoken(pieces: AsyncIterator[bytes], length: int | None) -> tuple[byte
     """What the gateway's server makes of such an answer, and whether it was closed."""
     closed = trio.Event()
 
-    async def answers(_: Request) -> Response:
+    async def answers(request: Request) -> Response:
         return Response(200, (), Stream(pieces, length, closed.set))
 
     server = Server(answers)
