@@ -19,7 +19,6 @@ from s3fsx.gateway.upstream.passing import CHUNK, Framed, headers_of, path_of, q
 from s3fsx.s3.sign import UNSIGNED, Keys
 
 Script = Callable[[trio.SocketStream], Awaitable[None]]
-SHORT = Waits(room=0.2, connect=5, silence=0.3, answer=0.3, long=0.3, go_on=0.1)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -78,7 +77,7 @@ async def test_an_answer_cut_short_is_no_short_object() -> None:
 
 
 async def test_a_silent_upstream_is_given_up() -> None:
-    async with upstream(saying(b"", hang=True), SHORT) as client:
+    async with upstream(saying(b"", hang=True), Waits(answer=0.3)) as client:
         with pytest.raises(S3Error, match="no answer in") as found:
             await got(client)
         assert (found.value.code, found.value.status, found.value.headers[0][0]) == (
@@ -87,13 +86,13 @@ async def test_a_silent_upstream_is_given_up() -> None:
             "Retry-After",
         )
     begun = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n1"
-    async with upstream(saying(begun, hang=True), SHORT) as client:
+    async with upstream(saying(begun, hang=True), Waits(silence=0.3)) as client:
         with pytest.raises(CutError, match="nothing more"):
             await got(client)
 
 
 async def test_an_upstream_that_reads_nothing_is_given_up() -> None:
-    async with upstream(saying(b"HTTP/1.1 100 Continue\r\n\r\n", hang=True), SHORT) as client:
+    async with upstream(saying(b"HTTP/1.1 100 Continue\r\n\r\n", hang=True), Waits(silence=0.3)) as client:
         with pytest.raises(S3Error, match="reads nothing"):
             await client.ask(Ask("PUT", "/b/k", "", {}, bytes(64 << 20), 64 << 20, UNSIGNED))
 
@@ -143,7 +142,7 @@ async def test_a_connection_that_ends_under_a_request() -> None:
 
 
 async def test_connections_are_bounded() -> None:
-    async with upstream(saying(OK, OK), SHORT, most=1) as client:
+    async with upstream(saying(OK, OK), Waits(room=0.2), most=1) as client:
         first = await client.ask(Ask("GET", "/b/k"))
         with pytest.raises(S3Error, match="SlowDown"):
             await client.ask(Ask("GET", "/b/k"))
