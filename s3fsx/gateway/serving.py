@@ -200,8 +200,8 @@ def snippets(endpoint: str, settings: Settings) -> str:
     keys = "any keys" if settings.no_auth else "your keys"
     return (
         f"s3fsx gateway: {endpoint} serves {settings.path}, region {settings.region}, {keys}\n"
-        f"  s3fsx:   s3fsx mount s3://BUCKET /mnt -o endpoint={endpoint},region={settings.region}\n"
-        f"  rclone:  rclone lsd :s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\n"
+        f"  s3fsx:   s3fsx mount s3://BUCKET DIRECTORY -o endpoint={endpoint},region={settings.region}\n"
+        f"  rclone:  rclone lsd \":s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\"\n"
         f"  aws:     aws --endpoint-url {endpoint} --region {settings.region} s3 ls\n"
     )
 
