@@ -28,6 +28,7 @@ from .directory.provider import DirectoryBackend
 from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
+from .keynames import INTERNAL
 from .messages import FileRange, Request, Response
 from .meter import Meter
 from .users import Current
@@ -96,6 +97,9 @@ def check(settings: Settings) -> None:
         raise ConfigError(f"metrics {metrics} is for other machines, too: set metrics_public, or use 127.0.0.1")
     if not os.path.isdir(settings.path):
         raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
+    if os.path.exists(os.path.join(settings.path, os.fsdecode(INTERNAL), "bucket.json")):
+        parent = os.path.dirname(os.path.abspath(settings.path))
+        raise ConfigError(f"path {settings.path} is a bucket, and its directories would become buckets: serve {parent}")
 
 
 def serve(settings: Settings, out: TextIO = sys.stdout) -> None:

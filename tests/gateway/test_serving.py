@@ -60,6 +60,7 @@ def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
     keys = tmp_path / "keys"
     keys.write_text("access:secret-secret\n")
     keys.chmod(0o644)
+    assert run("bucket", "add", "--path", path, "inside").returncode == 0
     config = tmp_path / "config.toml"
     config.write_text("pth = 'x'\n")
     mistyped = tmp_path / "mistyped.toml"
@@ -70,6 +71,7 @@ def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
         (["--path", path, "--no-auth", "--listen", "0.0.0.0:0"], "loopback"),
         (["--path", path, "--access-key-file", str(keys)], "chmod 600"),
         (["--path", path + "/none", "--no-auth"], "mkdir"),
+        (["--path", str(tmp_path / "inside"), "--no-auth"], f"serve {path}"),
         (["--path", path, "--no-auth", "--listen", "nonsense"], "HOST:PORT"),
         (["--config", str(config)], "no setting 'pth'"),
         (["--config", str(mistyped)], "acl: true or false"),
