@@ -16,9 +16,10 @@ fail() {
 
 # Besides what building needs: the programs that Proxmox runs on a storage, Ceph RGW to test against, what kills the
 # daemon in the middle of a write, what the benchmark makes its network with, and what makes the clean Debian that the
-# package is tried in.
+# package is tried in, and the clients of the gateway.
 PACKAGES="$BUILD_PACKAGES perl attr openssl qemu-utils pigz zstd tar gzip
-    radosgw ceph-mon ceph-osd python3-rados strace iproute2 debootstrap systemd bzip2 lzop"
+    radosgw ceph-mon ceph-osd python3-rados strace iproute2 debootstrap systemd bzip2 lzop
+    awscli rclone restic s3fs s3cmd duplicity python3-boto3"
 
 [ "${1:-}" != -- ] || shift
 need_root contrib/test.sh

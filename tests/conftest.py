@@ -7,12 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.gatewayserver import running_gateway
+from tests.gatewayserver import running_gateway, running_proxy
 from tests.rgw import RgwUnavailableError, running_rgw
 from tests.s3server import STORE, S3Server
 
@@ -84,6 +85,24 @@ def open_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]
     """Our own without keys, for requests that are not signed."""
     with running_gateway(tmp_path_factory.mktemp("open") / "buckets", ["--no-auth"]) as running:
         yield running.server
+
+
+@pytest.fixture(scope="session")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, in front of our own."""
+    directory = tmp_path_factory.mktemp("proxied")
+    with (
+        running_gateway(directory / "buckets") as upstream,
+        running_proxy(directory / "state", upstream.server) as running,
+    ):
+        yield running.server
+
+
+@pytest.fixture(scope="session")
+def proxied_rgw(rgw: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """Our own, in front of Ceph."""
+    with running_proxy(tmp_path_factory.mktemp("proxied") / "state", rgw) as running:
+        yield replace(running.server, name="proxied_rgw")
 
 
 @pytest.fixture(scope="session")

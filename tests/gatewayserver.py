@@ -1,4 +1,4 @@
-"""``s3fsx gateway serve`` as a process of its own, over a directory, with two users."""
+"""``s3fsx gateway serve`` as a process of its own, over a directory or another S3, with two users."""
 
 from __future__ import annotations
 
@@ -39,11 +39,30 @@ def allow(server: S3Server, bucket: str, right: str) -> None:
 @contextmanager
 def running_gateway(directory: Path, arguments: Sequence[str] = (), users: Accounts = ACCOUNTS) -> Iterator[Running]:
     """Over the directory, which may have been served before. Whoever kills the process says so to ``process``."""
+    with _running(directory, ["--path", str(directory), *arguments], users) as running:
+        yield running
+
+
+@contextmanager
+def running_proxy(
+    state: Path, upstream: S3Server, arguments: Sequence[str] = (), users: Accounts = ACCOUNTS
+) -> Iterator[Running]:
+    """In front of the upstream, with its first key."""
+    keys = state.parent / f"{state.name}.upstream"
+    keys.write_text(f"{upstream.access_key}:{upstream.secret_key}\n")
+    keys.chmod(0o600)
+    own = ["--upstream", upstream.endpoint, "--upstream-key-file", str(keys), "--state", str(state)]
+    with _running(state, [*own, *arguments], users) as running:
+        yield running
+
+
+@contextmanager
+def _running(directory: Path, arguments: Sequence[str], users: Accounts) -> Iterator[Running]:
     directory.mkdir(exist_ok=True)
     save(str(directory), users)
     log = directory.parent / f"{directory.name}.log"
     access_log = directory.parent / f"{directory.name}.access"
-    where = ["--path", str(directory), "--listen", "127.0.0.1:0", "--access-log", str(access_log)]
+    where = ["--listen", "127.0.0.1:0", "--access-log", str(access_log)]
     command = [sys.executable, "-m", "s3fsx", "gateway", "serve", *where]
     with log.open("a") as stderr:
         process = subprocess.Popen([*command, *arguments], stdout=subprocess.PIPE, stderr=stderr, text=True)

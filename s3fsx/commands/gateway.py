@@ -1,4 +1,4 @@
-"""``s3fsx gateway``: serve a directory as S3, its users, keys and buckets, and a check of it."""
+"""``s3fsx gateway``: serve a directory or another S3, its users, keys and buckets, and a check of it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,18 @@ _NEEDED = ("h11", "defusedxml")
 
 
 def add(commands: Commands) -> None:
-    gateway = commands.group("gateway", "serve a directory as S3, to s3fsx and to any other client")
-    serve = gateway.add("serve", _serve, "serve the buckets in a directory until SIGTERM", options=False)
+    gateway = commands.group("gateway", "serve a directory or another S3, to s3fsx and to any other client")
+    serve = gateway.add("serve", _serve, "serve a directory or another S3 until SIGTERM", options=False)
     serve.add_argument("--config", metavar="FILE", help="TOML with the settings below; what is given here wins")
     serve.add_argument("--path", metavar="DIR", help="each directory in it is a bucket")
+    serve.add_argument("--upstream", metavar="URL", help="instead: another S3, for users of the gateway's own")
+    serve.add_argument("--upstream-key-file", metavar="FILE", help="a line ACCESS:SECRET, mode 0600: its key")
+    serve.add_argument("--upstream-region", metavar="REGION", help="its region, default us-east-1")
+    serve.add_argument("--upstream-ca", metavar="FILE", help="PEM of who signed its certificate; default the system's")
+    serve.add_argument(
+        "--upstream-trailers", action="store_true", default=None, help="it takes checksums in trailers, as Amazon does"
+    )
+    serve.add_argument("--state", metavar="DIR", help="with --upstream: for users, and for whose the buckets are")
     serve.add_argument("--listen", metavar="HOST:PORT", help="default 127.0.0.1:9000; port 0: any")
     serve.add_argument("--tls", nargs=2, metavar=("CERT", "KEY"), help="PEM files")
     who = serve.add_mutually_exclusive_group()
@@ -54,7 +62,7 @@ def add(commands: Commands) -> None:
 
 
 def _path(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--path", required=True, metavar="DIR", help="that is served")
+    parser.add_argument("--path", required=True, metavar="DIR", help="that is served, or the --state of it")
 
 
 def _users(group: Commands) -> None:
@@ -127,7 +135,7 @@ def _settings(args: argparse.Namespace) -> Settings:
                 given = tomllib.load(file)
         except (OSError, tomllib.TOMLDecodeError) as error:
             raise ConfigError(f"{args.config}: {error}") from None
-        kinds = {field.name: type(getattr(Settings("."), field.name)) for field in fields(Settings)}
+        kinds = {field.name: type(field.default) for field in fields(Settings)}
         for name, value in given.items():
             if name not in kinds:
                 raise ConfigError(f"{args.config}: no setting {name!r}; there are {', '.join(kinds)}")
@@ -136,16 +144,16 @@ def _settings(args: argparse.Namespace) -> Settings:
             elif not isinstance(value, kinds[name]):
                 wanted = {bool: "true or false", tuple: "a list of texts"}.get(kinds[name], "a text in quotes")
                 raise ConfigError(f"{args.config}: {name}: {wanted}")
-    for name in ("path", "listen", "access_key_file", "no_auth", "region", "access_log", "sigv2", "acl", "metrics"):
-        value = getattr(args, name)
-        if value is not None:
-            given[name] = value
+    if args.path or args.upstream:
+        given = {name: value for name, value in given.items() if name not in ("path", "upstream")}
+    for field in fields(Settings):
+        value = getattr(args, field.name, None)
+        if value is not None and field.name != "domain":
+            given[field.name] = value
     if args.domain:
         given["domain"] = tuple(args.domain)
     if args.tls:
         given["tls_cert"], given["tls_key"] = args.tls
-    if not given.get("path"):
-        raise ConfigError("which directory? give --path DIR")
     return Settings(**given)
 
 
@@ -243,8 +251,17 @@ def _key_list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _bucket_add(args: argparse.Namespace) -> int:
+def _begin_directory(args: argparse.Namespace) -> None:
+    """Raises ConfigError where there are no buckets, as another S3 has them."""
     _beside(args)
+    from ..gateway.upstream.owners import is_state
+
+    if is_state(args.path):
+        raise ConfigError(f"{args.path} is the state of a gateway in front of another S3: use an S3 client")
+
+
+def _bucket_add(args: argparse.Namespace) -> int:
+    _begin_directory(args)
     from ..gateway import users
     from ..gateway.buckets import valid
     from ..gateway.directory.shelf import Shelf
@@ -263,7 +280,7 @@ def _bucket_add(args: argparse.Namespace) -> int:
 
 
 def _bucket_rm(args: argparse.Namespace) -> int:
-    _beside(args)
+    _begin_directory(args)
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
 
@@ -281,7 +298,7 @@ def _bucket_rm(args: argparse.Namespace) -> int:
 
 
 def _bucket_list(args: argparse.Namespace) -> int:
-    _beside(args)
+    _begin_directory(args)
     from ..gateway.directory.shelf import Shelf
 
     for bucket in Shelf(os.fsencode(args.path)).buckets():
@@ -290,7 +307,7 @@ def _bucket_list(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    _beside(args)
+    _begin_directory(args)
     from ..gateway.directory import fsck
 
     found = fsck.check(args.path, data=args.data, repair=args.repair, tell=lambda line: sys.stdout.write(line + "\n"))

@@ -43,13 +43,18 @@ class Source:
     length: int = -1
 
 
-class Backend(ABC):
-    """Names of buckets and keys have been checked: valid, at most 1024 bytes. All raise S3Error."""
+class Buckets(ABC):
+    """Which buckets there are, and whose. All raise S3Error."""
 
     @abstractmethod
     async def buckets(self) -> Sequence[Bucket]: ...
     @abstractmethod
     async def bucket(self, name: str) -> Bucket: ...
+
+
+class Backend(Buckets):
+    """Names of buckets and keys have been checked: valid, at most 1024 bytes. All raise S3Error."""
+
     @abstractmethod
     async def create_bucket(self, bucket: Bucket) -> None: ...
     @abstractmethod

@@ -14,7 +14,8 @@ from .xml import NAMESPACE, Node, escape, parse
 _TAGS = 50
 
 
-async def create(call: Call) -> Response:
+async def check_create(call: Call) -> dict[str, object]:
+    """Whether the user may have such a bucket; the settings of it that lists need. Raises S3Error."""
     name = call.bucket_name
     if not buckets.valid(name):
         raise S3Error("InvalidBucketName", BucketName=name)
@@ -24,19 +25,32 @@ async def create(call: Call) -> Response:
     _check_location(body, call.region)
     if not call.user.may_create(name):
         raise S3Error("AccessDenied")
+    return settings
+
+
+def again(call: Call, owner: str) -> Response:
+    """For a bucket that is there. Raises S3Error."""
+    name = call.bucket_name
+    if owner != call.user.name:
+        raise S3Error("BucketAlreadyExists", BucketName=name)
+    if call.region != "us-east-1":  # where Amazon has always answered 200
+        raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
+    return Response(200, (("Location", f"/{name}"),))
+
+
+async def create(call: Call) -> Response:
+    name = call.bucket_name
+    settings = await check_create(call)
     try:
         there = await call.backend.bucket(name)
     except S3Error as error:
         if error.code != "NoSuchBucket":
             raise
     else:
-        if there.owner != call.user.name:
-            raise S3Error("BucketAlreadyExists", BucketName=name)
-        if call.region != "us-east-1":  # where Amazon has always answered 200
-            raise S3Error("BucketAlreadyOwnedByYou", BucketName=name)
+        answer = again(call, there.owner)
         if call.acl:  # and made the list anew
             await call.backend.configure(name, {"acl": settings.get("acl")})
-        return Response(200, (("Location", f"/{name}"),))
+        return answer
     if call.headers.get("x-amz-bucket-object-lock-enabled", "").lower() == "true":
         settings |= {"versioning": "Enabled", "lock": {"rule": None}}
     await call.backend.create_bucket(Bucket(name, 0, call.user.name, settings))

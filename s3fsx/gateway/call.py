@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from . import acl as lists
 from .accounts import User
-from .backend import Backend, Source
+from .backend import Backend, Buckets, Source
 from .conditions import check_write
 from .errors import S3Error
 from .keynames import MAX_KEY
@@ -37,7 +37,7 @@ class Call:
     headers: Mapping[str, str]
     user: User
     payload: Payload
-    backend: Backend
+    place: Buckets
     region: str
     now: float
     acl: bool = False
@@ -45,6 +45,12 @@ class Call:
     granted: bool = False  # the user has no right to the bucket, but what a list grants
     _bucket: Bucket | None = field(default=None, repr=False)
     _source: Bucket | None = field(default=None, repr=False)
+
+    @property
+    def backend(self) -> Backend:
+        """Of operations that are done here, not passed on."""
+        assert isinstance(self.place, Backend)
+        return self.place
 
     @property
     def method(self) -> str:
@@ -71,7 +77,7 @@ class Call:
 
     async def _looked(self) -> Bucket:
         if self._bucket is None:
-            self._bucket = await self.backend.bucket(self.bucket_name)
+            self._bucket = await self.place.bucket(self.bucket_name)
         expected = self.headers.get("x-amz-expected-bucket-owner")
         if expected is not None and expected != self._bucket.owner:
             raise S3Error("AccessDenied")
@@ -165,7 +171,7 @@ class Call:
             raise S3Error("InvalidArgument", message, ArgumentName="x-amz-copy-source")
         if len(key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError")
-        bucket = await self.backend.bucket(name)
+        bucket = await self.place.bucket(name)
         if not self._right(bucket, write=False):
             if not self.acl:
                 raise S3Error("AccessDenied")

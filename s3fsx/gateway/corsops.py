@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from . import cors
-from .backend import Backend
+from .backend import Buckets
 from .call import Call
 from .errors import S3Error
 from .messages import Response
@@ -39,14 +39,14 @@ async def delete(call: Call) -> Response:
     return Response(204)
 
 
-async def preflight(backend: Backend, bucket_name: str, headers: Mapping[str, str]) -> Response:
+async def preflight(place: Buckets, bucket_name: str, headers: Mapping[str, str]) -> Response:
     """Of OPTIONS, which nobody signs. Raises S3Error."""
     origin, method = headers.get("origin", ""), headers.get("access-control-request-method", "")
     if not origin:
         raise S3Error("BadRequest", "Insufficient information. Origin request header needed.")
     if method not in cors.METHODS:
         raise S3Error("BadRequest", f"Invalid Access-Control-Request-Method: {method or None}")
-    rules = (await backend.bucket(bucket_name)).settings.get("cors")
+    rules = (await place.bucket(bucket_name)).settings.get("cors")
     if not rules:
         raise S3Error("AccessForbidden", Method=method, ResourceType="BUCKET")
     told = cors.answer(rules, origin, method, _names(headers))
@@ -56,12 +56,10 @@ async def preflight(backend: Backend, bucket_name: str, headers: Mapping[str, st
     return Response(200, told)
 
 
-async def told(
-    backend: Backend, bucket_name: str, method: str, headers: Mapping[str, str], answer: Response
-) -> Response:
+async def told(place: Buckets, bucket_name: str, method: str, headers: Mapping[str, str], answer: Response) -> Response:
     """With the headers that let a page of the request's origin see it; of errors, too."""
     try:
-        rules = (await backend.bucket(bucket_name)).settings.get("cors")
+        rules = (await place.bucket(bucket_name)).settings.get("cors")
     except (S3Error, OSError):
         return answer
     method = headers.get("access-control-request-method", method)

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from . import aclops, bucketops, corsops, detailops, listops, objectops, postops, sigv2, sigv4, uploadops
 from .accounts import NOT_SIGNED, Accounts, User
-from .backend import Backend
+from .backend import Buckets
 from .browsers import refuse_foreign
 from .call import LARGEST_PUT, Call
 from .checksums import HEADERS
@@ -25,6 +25,7 @@ from .xml import LIMIT
 log = logging.getLogger("s3fsx.gateway")
 
 Operation = Callable[[Call], Awaitable[Response]]
+Forward = Callable[[Call, str], Awaitable[Response]]
 AccessLog = Callable[[Request, str, str, str, Response, float], None]
 
 NOBODY = User("nobody", admin=True)  # with --no-auth
@@ -100,11 +101,15 @@ _STREAMED = (objectops.put, uploadops.put_part)
 
 
 class Gateway:
-    """accounts: asked at each request, so that a new key works at once. None: whoever comes may do everything."""
+    """accounts: asked at each request, so that a new key works at once. None: whoever comes may do everything.
+
+    place: a Backend, on which the operations are done; or the buckets of a place that requests are passed on to, by
+    ``forward``, which is given what selects the operation in the query.
+    """
 
     def __init__(
         self,
-        backend: Backend,
+        place: Buckets,
         accounts: Callable[[], Accounts] | None,
         region: str,
         domains: Sequence[str] = (),
@@ -113,8 +118,10 @@ class Gateway:
         sigv2: bool = False,
         acl: bool = False,
         meter: Meter | None = None,
+        forward: Forward | None = None,
     ) -> None:
-        self._backend = backend
+        self._place = place
+        self._forward = forward
         self._accounts = accounts
         self._region = region
         self._domains = [domain.lower() for domain in domains]
@@ -132,7 +139,7 @@ class Gateway:
                 operation = "Preflight"
                 headers = joined(request)
                 bucket = parse(request.target, headers.get("host", ""), self._domains).bucket
-                response = await corsops.preflight(self._backend, bucket, headers)
+                response = await corsops.preflight(self._place, bucket, headers)
             else:
                 call, operation, run = self._read(request)
                 user = call.user.name
@@ -163,7 +170,7 @@ class Gateway:
             return response
         if not bucket:
             return response
-        return await corsops.told(self._backend, bucket, request.method, headers, response)
+        return await corsops.told(self._place, bucket, request.method, headers, response)
 
     def _read(self, request: Request) -> tuple[Call, str, Operation]:
         headers = joined(request)
@@ -179,6 +186,7 @@ class Gateway:
         if len(target.key.encode()) > MAX_KEY:
             raise S3Error("KeyTooLongError", Size=str(len(target.key.encode())), MaxSizeAllowed=str(MAX_KEY))
         name, operation = ("PostObject", self._post) if form else choose(request.method, target, query, headers)
+        sub = "form" if form else subresource(target, query)
         limit = LARGEST_PUT if operation in _STREAMED else LIMIT
         of_body = headers
         if operation is uploadops.complete:  # its checksum is that of the object
@@ -192,12 +200,14 @@ class Gateway:
             headers,
             user,
             payload,
-            self._backend,
+            self._place,
             self._region,
             self._clock(),
             self._acl,
             self._is_user,
         )
+        if (forward := self._forward) is not None:
+            return call, name, lambda call: forward(call, sub)
         return call, name, operation
 
     def _who(self, request: Request, headers: dict[str, str], target: Target) -> tuple[User, str, sigv4.Seed | None]:
@@ -248,16 +258,21 @@ def is_form(method: str, target: Target, headers: Mapping[str, str]) -> bool:
     return method == "POST" and bool(target.bucket) and not target.key and kind.startswith("multipart/form-data")
 
 
+def subresource(target: Target, query: Mapping[str, str]) -> str:
+    """What selects the operation; "": the object or bucket itself."""
+    chosen = [name for name in _SUBRESOURCES if name in query]
+    if target.key and "uploadId" in chosen:
+        return "uploadId"
+    return chosen[0] if chosen else ""
+
+
 def choose(method: str, target: Target, query: Mapping[str, str], headers: Mapping[str, str]) -> tuple[str, Operation]:
     """The operation and its name. Raises S3Error: MethodNotAllowed, NotImplemented."""
     if not target.bucket:
         if method == "GET":
             return "ListBuckets", listops.list_buckets
         raise S3Error("MethodNotAllowed", Method=method, ResourceType="SERVICE")
-    chosen = [name for name in _SUBRESOURCES if name in query]
-    if target.key and "uploadId" in chosen:
-        chosen = ["uploadId"]
-    sub = chosen[0] if chosen else ""
+    sub = subresource(target, query)
     table = _OBJECT if target.key else _BUCKET
     if not target.key and method == "GET" and not sub:
         v2 = query.get("list-type") == "2"

@@ -20,7 +20,7 @@ import trio
 
 from .connection import PIECE, RECEIVE, Connection, HttpBody, Limits
 from .errors import S3Error
-from .messages import Answers, FileRange, Request, Response
+from .messages import Answers, FileRange, Request, Response, Stream
 from .meter import Meter
 from .render import error_response
 
@@ -192,6 +192,8 @@ class Server:
         finally:
             if isinstance(response.body, FileRange):
                 os.close(response.body.descriptor)
+            elif isinstance(response.body, Stream):
+                response.body.close()
         if not reusable:
             await self._close(connection)
         return reusable
@@ -234,7 +236,9 @@ class Server:
         length = len(response.body) if isinstance(response.body, bytes) else response.body.length
         if response.length >= 0:
             length = response.length
-        if response.status not in (204, 304):
+        if length is None:
+            headers.append(("Transfer-Encoding", "chunked"))
+        elif response.status not in (204, 304):
             headers.append(("Content-Length", str(length)))
         data = parser.send(_head_of(response.status, headers))
         assert data is not None
@@ -242,6 +246,9 @@ class Server:
             await self._send_all(stream, data)
         elif isinstance(response.body, bytes):
             await self._send_all(stream, data + response.body)
+        elif isinstance(response.body, Stream):
+            await self._send_all(stream, data)
+            await self._send_stream(stream, parser, response.body)
         else:
             await self._send_all(stream, data)
             try:
@@ -298,6 +305,13 @@ class Server:
         with trio.fail_after(self._limits.silence + len(data) / self._limits.slowest):
             await stream.send_all(data)
         self._meter.sent += len(data)
+
+    async def _send_stream(self, stream: trio.abc.SendStream, parser: h11.Connection, body: Stream) -> None:
+        async for piece in body.pieces:
+            data = piece if body.length is not None else parser.send(h11.Data(data=piece)) or b""
+            await self._send_all(stream, data)
+        if body.length is None:
+            await self._send_all(stream, parser.send(h11.EndOfMessage()) or b"")
 
     async def _send_file(self, connection: Connection, file: FileRange) -> None:
         at, end = file.first, file.first + file.length

@@ -23,7 +23,7 @@ async def list_buckets(call: Call) -> Response:
         raise S3Error("AccessDenied")
     limit = call.number("max-buckets", 10_000, 10_000)
     prefix, token = call.query.get("prefix", ""), call.query.get("continuation-token", "")
-    visible = [b for b in await call.backend.buckets() if call.user.may_read(b.name, b.owner)]
+    visible = [b for b in await call.place.buckets() if call.user.may_read(b.name, b.owner)]
     after = token_key(token) if token else ""
     chosen = [b for b in visible if b.name.startswith(prefix) and b.name > after]
     nodes: list[Node] = []

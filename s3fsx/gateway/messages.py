@@ -44,6 +44,16 @@ class FileRange:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Of an answer: bytes that come from elsewhere, an exception when they end early. length: None: not known before.
+    The server calls close, whatever has come."""
+
+    pieces: AsyncIterator[bytes]
+    length: int | None
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Response:
     """later: what takes long: its bytes come after white space that keeps the client waiting, with status 200.
 
@@ -52,7 +62,7 @@ class Response:
 
     status: int
     headers: Headers = ()
-    body: bytes | FileRange = b""
+    body: bytes | FileRange | Stream = b""
     length: int = -1
     later: Callable[[], Awaitable[bytes]] | None = field(default=None, repr=False)
 

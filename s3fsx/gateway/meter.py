@@ -12,7 +12,7 @@ from ..metrics.histogram import Histogram
 BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0)
 NONE = "none"  # the operation of a request that was refused before it had one
 
-FAMILIES = (
+FAMILIES: tuple[tuple[str, str, str, tuple[str, ...]], ...] = (
     ("s3fsx_gateway_info", "gauge", "Always 1; its label is the version.", ("version",)),
     (
         "s3fsx_gateway_requests_total",

@@ -22,6 +22,8 @@ from ..configuration.values import is_local, listen
 from ..errors import ConfigError, S3fsxError
 from ..metrics import exposition
 from ..metrics import server as metrics_server
+from ..s3.sign import Keys
+from .accounts import of_lines
 from .backend import Backend
 from .connection import Limits
 from .directory.provider import DirectoryBackend
@@ -29,9 +31,12 @@ from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
 from .keynames import INTERNAL
-from .messages import FileRange, Request, Response
+from .messages import Request, Response
 from .meter import Meter
-from .users import Current
+from .upstream.client import Client, Place
+from .upstream.forward import Forward
+from .upstream.owners import Owners, is_state
+from .users import Current, read_private
 
 log = logging.getLogger("s3fsx.gateway")
 
@@ -40,9 +45,16 @@ _DESCRIPTORS = 4096
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """listen: HOST:PORT, port 0 for any; the rest as the command's arguments."""
+    """path: of the directory that is served, or upstream: the URL of another S3, with state, a directory for users and
+    owners of buckets. listen: HOST:PORT, port 0 for any; the rest as the command's arguments."""
 
-    path: str
+    path: str = ""
+    upstream: str = ""
+    upstream_key_file: str = ""
+    upstream_region: str = "us-east-1"
+    upstream_ca: str = ""
+    upstream_trailers: bool = False
+    state: str = ""
     listen: str = "127.0.0.1:9000"
     tls_cert: str = ""
     tls_key: str = ""
@@ -55,6 +67,11 @@ class Settings:
     acl: bool = False
     metrics: str = ""
     metrics_public: bool = False
+
+    @property
+    def root(self) -> str:
+        """Where the users are."""
+        return self.path or self.state
 
     @property
     def address(self) -> tuple[str, int]:
@@ -95,21 +112,34 @@ def check(settings: Settings) -> None:
     metrics = settings.metrics_address
     if metrics and not settings.metrics_public and not is_local(metrics):
         raise ConfigError(f"metrics {metrics} is for other machines, too: set metrics_public, or use 127.0.0.1")
-    if not os.path.isdir(settings.path):
-        raise ConfigError(f"path {settings.path}: no such directory: mkdir {settings.path}")
-    if os.path.exists(os.path.join(settings.path, os.fsdecode(INTERNAL), "bucket.json")):
-        parent = os.path.dirname(os.path.abspath(settings.path))
-        raise ConfigError(f"path {settings.path} is a bucket, and its directories would become buckets: serve {parent}")
+    if bool(settings.path) == bool(settings.upstream):
+        raise ConfigError("what is to be served? give --path DIR, or --upstream URL, not both")
+    if settings.upstream and not (settings.upstream_key_file and settings.state):
+        raise ConfigError("upstream needs --upstream-key-file FILE, with a line ACCESS:SECRET, and --state DIR")
+    if settings.upstream and settings.acl:
+        raise ConfigError("acl is for a directory: another S3 has lists of its own, which know none of the users here")
+    if settings.path and is_state(settings.path):
+        raise ConfigError(
+            f"path {settings.path}: the state of a gateway in front of another S3: give --state, --upstream"
+        )
+    if settings.path and settings.state:
+        raise ConfigError("state is for --upstream; the users of a directory are in it")
+    if not os.path.isdir(settings.root):
+        name = "path" if settings.path else "state"
+        raise ConfigError(f"{name} {settings.root}: no such directory: mkdir {settings.root}")
+    if os.path.exists(os.path.join(settings.root, os.fsdecode(INTERNAL), "bucket.json")):
+        parent = os.path.dirname(os.path.abspath(settings.root))
+        raise ConfigError(f"path {settings.root} is a bucket, and its directories would become buckets: serve {parent}")
 
 
 def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
     """Raises ConfigError, S3fsxError."""
     check(settings)
-    current = None if settings.no_auth else Current(settings.path, settings.access_key_file, log.warning)
+    current = None if settings.no_auth else Current(settings.root, settings.access_key_file, log.warning)
     if current is not None and not current().keys:
         raise ConfigError(
             f"nobody has a key: --access-key-file FILE with a line ACCESS:SECRET, or "
-            f"'s3fsx gateway user add --path {settings.path} NAME', or --no-auth"
+            f"'s3fsx gateway user add --path {settings.root} NAME', or --no-auth"
         )
     context = None
     if settings.tls_cert:
@@ -119,16 +149,17 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
         except OSError as error:
             raise ConfigError(f"tls_cert {settings.tls_cert}, tls_key {settings.tls_key}: {error}") from None
     _raise_descriptors()
-    backend = DirectoryBackend(settings.path)
+    forward = _forward(settings) if settings.upstream else None
+    place = forward or DirectoryBackend(settings.path)
     try:
-        backend.claim()
+        place.claim()
     except BlockingIOError:
-        raise S3fsxError(f"{settings.path} is served by another s3fsx gateway") from None
+        raise S3fsxError(f"{settings.root} is served by another s3fsx gateway") from None
     try:
         access = AccessLog(settings.access_log) if settings.access_log else None
         meter = Meter(__version__)
         gateway = Gateway(
-            backend,
+            place,
             current,
             settings.region,
             settings.domain,
@@ -136,10 +167,28 @@ def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
             sigv2=settings.sigv2,
             acl=settings.acl,
             meter=meter,
+            forward=forward,
         )
-        trio.run(_run, settings, Server(gateway, Limits(), meter), backend, context, meter, out)
+        trio.run(_run, settings, Server(gateway, Limits(), meter), place, context, meter, out)
     finally:
-        backend.release()
+        place.release()
+
+
+def _forward(settings: Settings) -> Forward:
+    """Raises ConfigError."""
+    place = Place.parse(settings.upstream)
+    pairs = of_lines(read_private(settings.upstream_key_file), settings.upstream_key_file).keys
+    if len(pairs) != 1:
+        raise ConfigError(f"{settings.upstream_key_file}: one line ACCESS:SECRET is needed, not {len(pairs)}")
+    ((access, (_, secret)),) = pairs.items()
+    context = None
+    if place.secure:
+        try:
+            context = ssl.create_default_context(cafile=settings.upstream_ca or None)
+        except OSError as error:
+            raise ConfigError(f"upstream_ca {settings.upstream_ca}: {error}") from None
+    client = Client(place, Keys(access, secret), settings.upstream_region, context)
+    return Forward(client, Owners(settings.state), settings.upstream_region, trailers=settings.upstream_trailers)
 
 
 def _raise_descriptors() -> None:
@@ -168,7 +217,7 @@ async def open_listeners(settings: Settings) -> list[trio.SocketListener]:
 async def _run(
     settings: Settings,
     server: Server,
-    backend: Backend,
+    place: Backend | Forward,
     context: ssl.SSLContext | None,
     meter: Meter,
     out: TextIO,
@@ -184,7 +233,10 @@ async def _run(
             shown = f"[{host}]" if ":" in host else host
             out.write(snippets(f"{scheme}://{shown}:{port}", settings))
             out.flush()
-            nursery.start_soon(keep_expiring, backend)
+            if isinstance(place, Forward):
+                nursery.start_soon(place.keep_connected)
+            else:
+                nursery.start_soon(keep_expiring, place)
             if address := settings.metrics_address:
                 nursery.start_soon(
                     metrics_server.serve, address, lambda: exposition.render(meter.families()), "metrics"
@@ -203,7 +255,7 @@ async def _stop(signals: AsyncIterator[int], server: Server, scope: trio.CancelS
 def snippets(endpoint: str, settings: Settings) -> str:
     keys = "any keys" if settings.no_auth else "your keys"
     return (
-        f"s3fsx gateway: {endpoint} serves {settings.path}, region {settings.region}, {keys}\n"
+        f"s3fsx gateway: {endpoint} serves {settings.path or settings.upstream}, region {settings.region}, {keys}\n"
         f"  s3fsx:   s3fsx mount s3://BUCKET DIRECTORY -o endpoint={endpoint},region={settings.region}\n"
         f"  rclone:  rclone lsd \":s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\"\n"
         f"  aws:     aws --endpoint-url {endpoint} --region {settings.region} s3 ls\n"
@@ -236,7 +288,7 @@ class AccessLog:
             "path": request.target.partition(b"?")[0].decode("latin-1"),
             "status": response.status,
             "received": request.body.received,
-            "sent": body.length if isinstance(body, FileRange) else len(body),
+            "sent": len(body) if isinstance(body, bytes) else body.length,
             "seconds": round(seconds, 6),
         }
         try:

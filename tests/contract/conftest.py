@@ -1,4 +1,5 @@
-"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW; each with its own bucket."""
+"""One store fixture for the whole suite: the fake, moto, the gateway, a real Ceph RGW alone and behind the gateway;
+each with its own bucket."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from s3fsx.store.objects import Capabilities, Store
 from tests.fakestore import FakeStore
 from tests.s3server import S3Server
 
-KINDS = ["fake", "moto", "gateway", pytest.param("rgw", marks=pytest.mark.rgw)]
+KINDS = ["fake", "moto", "gateway", *(pytest.param(name, marks=pytest.mark.rgw) for name in ("rgw", "proxied_rgw"))]
 # RGW with all requests made by boto3, as where the situation is not a usual one.
 BY_BOTO3 = pytest.param("boto3", marks=pytest.mark.rgw)
 

@@ -1,4 +1,4 @@
-"""The API as boto3 sees it, and what boto3 would never send."""
+"""The API as boto3 sees it, and what boto3 would never send; of the directory, and passed on to such a gateway."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ from botocore.exceptions import ClientError
 from tests.s3server import S3Server
 
 MIB = 1 << 20
+
+
+@pytest.fixture(params=["directory", "upstream"])
+def gateway(request: pytest.FixtureRequest, gateway: S3Server) -> S3Server:
+    server: S3Server = gateway if request.param == "directory" else request.getfixturevalue("proxied")
+    return server
 
 
 @pytest.fixture

@@ -84,6 +84,7 @@ def _bytes(answer: Response) -> bytes:
     if isinstance(answer.body, FileRange):
         os.close(answer.body.descriptor)
         return b""
+    assert isinstance(answer.body, bytes)
     return answer.body
 
 

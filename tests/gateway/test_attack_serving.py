@@ -32,7 +32,7 @@ MIB = 1 << 20
 )
 def test_without_keys_on_loopback_alone(tmp_path: Path, listen: str) -> None:
     with pytest.raises(ConfigError, match="loopback"):
-        check(Settings(str(tmp_path), listen, no_auth=True))
+        check(Settings(str(tmp_path), listen=listen, no_auth=True))
 
 
 class Elsewhere(trio.abc.HostnameResolver):
@@ -44,7 +44,7 @@ class Elsewhere(trio.abc.HostnameResolver):
 
 
 async def test_a_localhost_that_is_elsewhere(tmp_path: Path) -> None:
-    settings = Settings(str(tmp_path), "localhost:0", no_auth=True)
+    settings = Settings(str(tmp_path), listen="localhost:0", no_auth=True)
     check(settings)
     before = trio.socket.set_custom_hostname_resolver(Elsewhere())
     try:

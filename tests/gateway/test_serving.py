@@ -61,6 +61,7 @@ def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
     keys.write_text("access:secret-secret\n")
     keys.chmod(0o644)
     assert run("bucket", "add", "--path", path, "inside").returncode == 0
+    upstream = ["--upstream-key-file", str(keys), "--state", path]
     config = tmp_path / "config.toml"
     config.write_text("pth = 'x'\n")
     mistyped = tmp_path / "mistyped.toml"
@@ -75,6 +76,11 @@ def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
         (["--path", path, "--no-auth", "--listen", "nonsense"], "HOST:PORT"),
         (["--config", str(config)], "no setting 'pth'"),
         (["--config", str(mistyped)], "acl: true or false"),
+        (["--upstream", "http://127.0.0.1:1", "--path", path, "--no-auth"], "not both"),
+        (["--upstream", "http://127.0.0.1:1", "--no-auth"], "--upstream-key-file FILE"),
+        ([*upstream, "--no-auth", "--upstream", "127.0.0.1:1"], "http://HOST:PORT"),
+        ([*upstream, "--no-auth", "--upstream", "http://127.0.0.1:1"], "chmod 600"),
+        (["--path", path, "--no-auth", "--state", path], "state is for --upstream"),
     ):
         done = run("serve", *arguments)
         assert done.returncode == 2

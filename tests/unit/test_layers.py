@@ -27,7 +27,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "transfer.concurrency", "browse.__init__", "browse.names", "browse.keep", "browse.tables", "browse.walking",
         "browse.vma", "browse.tarwalk", "pve.__init__", "pve.presets", "pve.storagecfg", "pve.lifecycle",
         "doctor.__init__", "doctor.facts",
-        "gateway.__init__", "gateway.directory.__init__", "gateway.errors", "gateway.xml", "gateway.messages",
+        "gateway.__init__", "gateway.directory.__init__", "gateway.upstream.__init__",
+        "gateway.errors", "gateway.xml", "gateway.messages",
         "gateway.render", "gateway.target", "gateway.sigv4", "gateway.sigv2", "gateway.chunked", "gateway.crc",
         "gateway.checksums", "gateway.encryption",
         "gateway.ranges", "gateway.keynames", "gateway.buckets", "gateway.model", "gateway.conditions",
@@ -45,7 +46,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "gateway.directory.records", "gateway.directory.names", "gateway.directory.walk",
         "gateway.directory.versions", "gateway.directory.space", "gateway.directory.uploads",
         "gateway.directory.shelf", "gateway.directory.provider", "gateway.directory.fsck", "gateway.connection",
-        "gateway.http", "gateway.users",
+        "gateway.http", "gateway.users", "gateway.upstream.owners",
+        "gateway.upstream.client",
     ),
     "L2 domain": (
         "fs.protection", "fs.compositeetags", "fs.gone", "fs.unpublished", "fs.upload", "fs.copies", "fs.changes",
@@ -55,7 +57,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "browse.listing", "browse.guestconfig", "browse.partial", "browse.fetch", "gateway.payload", "gateway.call",
         "gateway.locking", "gateway.listops", "gateway.objectops", "gateway.uploadops", "gateway.detailops",
         "gateway.bucketops", "gateway.aclops", "gateway.corsops", "gateway.postops",
-        "gateway.gateway", "gateway.expiring",
+        "gateway.gateway", "gateway.expiring", "gateway.upstream.passing", "gateway.upstream.forward",
     ),
     "L3 kernel": (
         "kernel.mountpoint", "service.state", "kernel.tuning", "kernel.callers", "kernel.forget", "kernel.replies",
@@ -89,7 +91,7 @@ HOMES: dict[str, set[str]] = {
     "isal": {"store.checksum"},
     "awscrt": {"gateway.crc"},
     "defusedxml": {"gateway.xml"},
-    "h11": {"gateway.connection", "gateway.http"},
+    "h11": {"gateway.connection", "gateway.http", "gateway.upstream.client"},
     "sqlite3": {"local.journal", "local.cache"},  # cache: the errors that come through diskcache
     "pyfuse3": {
         "kernel.forget",
