@@ -142,7 +142,8 @@ def _settings(args: argparse.Namespace) -> Settings:
             if name == "domain" and isinstance(value, list):
                 given[name] = tuple(str(domain) for domain in value)
             elif not isinstance(value, kinds[name]):
-                raise ConfigError(f"{args.config}: {name} has the wrong type")
+                wanted = {bool: "true or false", tuple: "a list of texts"}.get(kinds[name], "a text in quotes")
+                raise ConfigError(f"{args.config}: {name}: {wanted}")
     if args.path or args.upstream:
         given = {name: value for name, value in given.items() if name not in ("path", "upstream")}
     for field in fields(Settings):
@@ -197,8 +198,8 @@ def _user_add(args: argparse.Namespace) -> int:
         from ..gateway.accounts import User, checked
 
         if args.name in accounts.users:
-            raise ConfigError(f"there is a user {args.name}")
-        rights = dict(right.rpartition(":")[::2] for right in args.bucket)
+            raise ConfigError(f"there is a user {args.name}; a further key: s3fsx gateway key add")
+        rights = dict(right.partition(":")[::2] for right in args.bucket)
         user = checked(User(args.name, rights, args.admin, args.read_only))
         return replace(accounts, users={**accounts.users, user.name: user})
 
@@ -261,17 +262,20 @@ def _begin_directory(args: argparse.Namespace) -> None:
 
 def _bucket_add(args: argparse.Namespace) -> int:
     _begin_directory(args)
+    from ..gateway import users
     from ..gateway.buckets import valid
     from ..gateway.directory.shelf import Shelf
     from ..gateway.errors import S3Error
     from ..gateway.model import Bucket
 
+    if args.owner != "admin":  # who may be that of --access-key-file, and is then in no list
+        _known(users.load(args.path), args.owner)
     if not valid(args.name):
         raise ConfigError(f"bucket {args.name[:70]!r}: 3 to 63 lower-case letters, digits, dots and hyphens")
     try:
         Shelf(os.fsencode(args.path)).create(Bucket(args.name, 0, args.owner))
     except S3Error as error:
-        raise ConfigError(error.message) from None
+        raise ConfigError(f"bucket {args.name!r}: {error.message}") from None
     return 0
 
 

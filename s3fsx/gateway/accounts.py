@@ -105,7 +105,8 @@ def checked(user: User) -> User:
         raise ConfigError(f"user {user.name[:70]!r}: letters, digits and . _ @ -, at most 64")
     for pattern, right in user.buckets.items():
         if not _PATTERN.fullmatch(pattern) or right not in (READ, WRITE):
-            raise ConfigError(f"right {pattern[:70]}:{right[:10]}: a bucket's name, with * and ?, then :ro or :rw")
+            given = f"{pattern[:70]}:{right[:10]}" if right else pattern[:70]
+            raise ConfigError(f"right {given!r}: a bucket's name, with * and ?, then :ro or :rw")
     return user
 
 

@@ -30,6 +30,7 @@ from .directory.provider import DirectoryBackend
 from .expiring import keep_expiring
 from .gateway import Gateway
 from .http import Server
+from .keynames import INTERNAL
 from .messages import Request, Response
 from .meter import Meter
 from .upstream.client import Client, Place
@@ -126,6 +127,9 @@ def check(settings: Settings) -> None:
     if not os.path.isdir(settings.root):
         name = "path" if settings.path else "state"
         raise ConfigError(f"{name} {settings.root}: no such directory: mkdir {settings.root}")
+    if os.path.exists(os.path.join(settings.root, os.fsdecode(INTERNAL), "bucket.json")):
+        parent = os.path.dirname(os.path.abspath(settings.root))
+        raise ConfigError(f"path {settings.root} is a bucket, and its directories would become buckets: serve {parent}")
 
 
 def serve(settings: Settings, out: TextIO = sys.stdout) -> None:
@@ -252,8 +256,8 @@ def snippets(endpoint: str, settings: Settings) -> str:
     keys = "any keys" if settings.no_auth else "your keys"
     return (
         f"s3fsx gateway: {endpoint} serves {settings.path or settings.upstream}, region {settings.region}, {keys}\n"
-        f"  s3fsx:   s3fsx mount s3://BUCKET /mnt -o endpoint={endpoint},region={settings.region}\n"
-        f"  rclone:  rclone lsd :s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\n"
+        f"  s3fsx:   s3fsx mount s3://BUCKET DIRECTORY -o endpoint={endpoint},region={settings.region}\n"
+        f"  rclone:  rclone lsd \":s3,provider=Other,env_auth,endpoint='{endpoint}',region={settings.region}:\"\n"
         f"  aws:     aws --endpoint-url {endpoint} --region {settings.region} s3 ls\n"
     )
 

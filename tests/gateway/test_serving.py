@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -23,6 +24,7 @@ from botocore.exceptions import ClientError
 
 from s3fsx import cli
 from s3fsx.commands import gateway
+from s3fsx.gateway.serving import Settings, snippets
 from s3fsx.service import log
 from tests.gatewayserver import running_gateway
 
@@ -58,17 +60,22 @@ def test_what_is_refused_before_it_serves(tmp_path: Path, run: Run) -> None:
     keys = tmp_path / "keys"
     keys.write_text("access:secret-secret\n")
     keys.chmod(0o644)
+    assert run("bucket", "add", "--path", path, "inside").returncode == 0
     upstream = ["--upstream-key-file", str(keys), "--state", path]
     config = tmp_path / "config.toml"
     config.write_text("pth = 'x'\n")
+    mistyped = tmp_path / "mistyped.toml"
+    mistyped.write_text("acl = 'yes'\n")
     for arguments, words in (
         ([], "--path DIR"),
         (["--path", path], "nobody has a key"),
         (["--path", path, "--no-auth", "--listen", "0.0.0.0:0"], "loopback"),
         (["--path", path, "--access-key-file", str(keys)], "chmod 600"),
         (["--path", path + "/none", "--no-auth"], "mkdir"),
+        (["--path", str(tmp_path / "inside"), "--no-auth"], f"serve {path}"),
         (["--path", path, "--no-auth", "--listen", "nonsense"], "HOST:PORT"),
         (["--config", str(config)], "no setting 'pth'"),
+        (["--config", str(mistyped)], "acl: true or false"),
         (["--upstream", "http://127.0.0.1:1", "--path", path, "--no-auth"], "not both"),
         (["--upstream", "http://127.0.0.1:1", "--no-auth"], "--upstream-key-file FILE"),
         ([*upstream, "--no-auth", "--upstream", "127.0.0.1:1"], "http://HOST:PORT"),
@@ -89,7 +96,13 @@ def test_users_keys_and_buckets(tmp_path: Path, run: Run) -> None:
     assert run("user", "list", *path).stdout == "ann  b*:ro\n"
     assert run("bucket", "add", *path, "bbb").returncode == 0
     assert run("bucket", "add", *path, "Bad").returncode == 2
-    assert run("bucket", "list", *path).stdout.startswith("bbb  admin")
+    assert "'bbb'" in run("bucket", "add", *path, "bbb").stderr
+    mistyped = run("bucket", "add", *path, "--owner", "anna", "ccc")
+    assert (mistyped.returncode, "there are: ann" in mistyped.stderr) == (2, True)
+    assert run("bucket", "list", *path).stdout == "bbb  admin  unversioned\n"
+    assert run("bucket", "add", *path, "--owner", "ann", "ccc").returncode == 0
+    for right in ("bbb", "bbb:rx", ":ro", "a:b:ro"):
+        assert f"right {right!r}: " in run("user", "add", *path, "bob", "--bucket", right).stderr
     assert run("key", "add", *path, "ann").returncode == 0
     assert len(run("key", "list", *path).stdout.splitlines()) == 2
     assert run("key", "rm", *path, made["access_key"]).returncode == 0
@@ -97,6 +110,13 @@ def test_users_keys_and_buckets(tmp_path: Path, run: Run) -> None:
     assert run("user", "rm", *path, "ann").returncode == 0
     assert run("user", "rm", *path, "ann").returncode == 2
     assert run("key", "list", *path).stdout == ""
+
+
+def test_the_snippets_survive_a_shell() -> None:
+    """rclone needs its quotes around the colons of the URL, which the shell must not take."""
+    endpoint = "https://127.0.0.1:9000"
+    words = [shlex.split(line) for line in snippets(endpoint, Settings("/srv/s3")).splitlines()[1:]]
+    assert f":s3,provider=Other,env_auth,endpoint='{endpoint}',region=us-east-1:" in words[1]
 
 
 def test_a_reader_may_not_write_and_a_new_key_works_at_once(tmp_path: Path, run: Run) -> None:
