@@ -131,19 +131,19 @@ def _traffic(document: Document, rates: _Rates) -> Iterator[_Row]:
     yield "", "requests", text if rate is None else f"{text}; {rate:.1f}/s"
     busiest = sorted(document.get("latency", {}).get("s3", {}).items(), key=lambda item: -item[1]["count"])
     for operation, histogram in busiest[:_BUSIEST]:
-        yield "", "", f"{operation:<24} {histogram['count']:>8}  {_quantiles(histogram)}"
+        yield "", "", f"{operation:<24} {histogram['count']:>7}  {_quantiles(histogram)}"
     if "sent" in endpoint:
         for label, field in (("sent", "sent"), ("received", "received")):
             rate = rates.of(endpoint[field], "endpoint", field)
             yield "", label, size(endpoint[field]) + ("" if rate is None else f", {size(rate)}/s")
     if "cost" in endpoint:
         currency = endpoint.get("currency")
-        table = f" {currency} by Amazon's price list" if currency else " by the setting prices"
-        yield "", "cost", f"{sum(endpoint['cost'].values()):.4f}{table}, since the mount, without storage"
+        table = f" {currency} by Amazon's prices" if currency else " by the setting prices"
+        yield "", "cost", f"{sum(endpoint['cost'].values()):.4f}{table} since the mount, without storage"
 
 
 def _quantiles(histogram: Mapping[str, Any]) -> str:
-    return f"half within {_quantile(histogram, 0.5)}, 99 % within {_quantile(histogram, 0.99)}"
+    return f"half in {_quantile(histogram, 0.5)}, 99 % in {_quantile(histogram, 0.99)}"
 
 
 def _quantile(histogram: Mapping[str, Any], share: float) -> str:

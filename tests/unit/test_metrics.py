@@ -189,14 +189,14 @@ def test_operations_stand_below_the_requests_and_money_has_a_currency() -> None:
     shown = [text for _, text in statusview.lines("/m", document)]
     assert shown[1:] == [
         "  requests      3, 0 of them retries; 0 errors",
-        "                PutObject                       3  half within 100 ms, 99 % within 100 ms",
+        "                PutObject                      3  half in 100 ms, 99 % in 100 ms",
         "  sent          5 B",
         "  received      6 B",
-        "  cost          0.5000 USD by Amazon's price list, since the mount, without storage",
+        "  cost          0.5000 USD by Amazon's prices since the mount, without storage",
         "  metadata      nothing looked up so far; 0 B of 1.0 KiB",
     ]
     endpoint["currency"] = ""
-    assert "0.5000 by the setting prices, since" in next(t for _, t in statusview.lines("/m", document) if "cost" in t)
+    assert "0.5000 by the setting prices since" in next(t for _, t in statusview.lines("/m", document) if "cost" in t)
 
 
 def test_a_screen_has_its_size() -> None:
