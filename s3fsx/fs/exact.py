@@ -15,7 +15,7 @@ from ..errors import DeadlineExceeded, EndpointDown, S3fsxError, Transient
 from ..local.cache import MetadataCache
 from ..store.objects import ObjectInfo, Store
 from ..transfer.several import each
-from .gone import present
+from .gone import StillListed, present
 from .merge import Merger
 from .tree import Directory, File, Tree
 
@@ -116,6 +116,8 @@ class Exact:
         info: ObjectInfo | None = None
         try:
             info = await present(self._store, key, known=True)
+        except StillListed:
+            return  # no reason to let the others rest
         except (Transient, DeadlineExceeded, EndpointDown):
             self._rest_until = trio.current_time() + _REST
             return

@@ -8,6 +8,10 @@ from ..local.records import UploadRecord
 from ..store.objects import ObjectInfo, Store, UploadInfo
 
 
+class StillListed(ServerFault):
+    """HEAD says 404 of one object, and the list has it. Says nothing of others."""
+
+
 async def still_listed(store: Store, key: str) -> bool:
     """Raises what the store raises."""
     page = await store.list_page(key, delimiter="", limit=1)
@@ -16,12 +20,12 @@ async def still_listed(store: Store, key: str) -> bool:
 
 async def present(store: Store, key: str, *, known: bool) -> ObjectInfo | None:
     """The object, None where there is none. known: it was there, so that the list has to say that it is gone, too.
-    Raises what the store raises; ServerFault where 404 and the list disagree."""
+    Raises what the store raises; StillListed."""
     try:
         return await store.head(key)
     except NotFound as error:
         if known and await still_listed(store, key):
-            raise ServerFault(f"{error}, and it is listed") from None
+            raise StillListed(f"{error}, and it is listed") from None
         return None
 
 

@@ -32,8 +32,9 @@ from .walks import Walks
 
 log = logging.getLogger("s3fsx.listing")
 
-# A listing that took long to make lives longer than list_ttl: 10 000 backups are 10 requests, and Proxmox looks at
-# 30 000 names after them; expiring in the middle would double the cost for nothing.
+# A listing of several pages that took long to make lives longer than list_ttl: 10 000 backups are 10 requests, and
+# Proxmox looks at 30 000 names after them; expiring in the middle would double the cost for nothing. One page is one
+# request: a slow answer is no reason to believe it for longer than was promised.
 _LIFE_PER_SECOND_OF_LISTING = 10
 # What a page of a listing costs, in HEADs: 12 of them in Amazon's prices, about as many in time.
 _PAGE = 10
@@ -234,10 +235,10 @@ class Listings:
             log.info("%s: %d keys cannot be shown as files", path or "/", merging.hidden)
         self.hidden[path] = merging.hidden
         directory.probed.clear()
-        took = trio.current_time() - started
-        directory.sealed_until = trio.current_time() + max(
-            self.policy.list_ttl, _LIFE_PER_SECOND_OF_LISTING * took if self.policy.list_ttl else 0
-        )
+        life = self.policy.list_ttl
+        if life and pages.count > 1:
+            life = max(life, _LIFE_PER_SECOND_OF_LISTING * (trio.current_time() - started))
+        directory.sealed_until = trio.current_time() + life
 
     def _make_room(self, path: str) -> None:
         """Raises ENOMEM when the table of inodes is full of what is in use: the mount must not grow for ever."""

@@ -163,10 +163,13 @@ async def test_a_chmod_elsewhere_is_seen_although_the_etag_stays(small: Domain) 
 
 
 async def test_a_404_of_what_is_still_listed_takes_no_name_away(small: Domain) -> None:
-    small.store.poke(small.key("snippets/a"), b"x", to_metadata(HOOK))
+    """And keeps nobody from asking for the others."""
+    for name in ("a", "b"):
+        small.store.poke(small.key(f"snippets/{name}"), b"x", to_metadata(HOOK))
     small.store.fail_next("head", NotFound("404 NoSuchKey"))
     file = await small.file("snippets/a")
     assert file.attrs.mode == DEFAULTS.file_mode
+    assert (await small.file("snippets/b")).attrs == HOOK
     await trio.sleep(15)
     assert await small.file("snippets/a") is file
     assert file.attrs == HOOK

@@ -255,6 +255,16 @@ async def test_a_listing_that_took_long_lives_longer(make: Make) -> None:
     assert mount.calls() == {"list_page": 6}
 
 
+async def test_one_page_that_came_slowly_lives_no_longer(make: Make) -> None:
+    """It has made an open see old bytes for 2 s with a list_ttl of 1 s: the first request of a busy machine, 0.2 s."""
+    mount = make(FakeStore(latency=(2.0, 2.0)))
+    mount.store.poke(mount.key("dump/a"), b"1")
+    assert await mount.names("dump") == ["a"]
+    mount.store.poke(mount.key("dump/b"), b"1")
+    await trio.sleep(5.1)
+    assert await mount.names("dump") == ["a", "b"]
+
+
 async def test_a_ttl_of_zero_believes_nothing(make: Make) -> None:
     mount = make(list_ttl=0.0)
     mount.store.poke(mount.key("dump/a"), b"1")

@@ -148,7 +148,14 @@ async def test_one_bucket_that_fails_does_not_keep_the_others(
         return await real(bucket, query)
 
     monkeypatch.setattr(backend, "list_versions", list_versions)
-    with trio.move_on_after(700):
-        await keep_expiring(backend, lambda: 2.0e9 + 2 * DAY)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep_expiring, backend, lambda: 2.0e9 + 2 * DAY)
+        await trio.sleep(590)
+        assert len((await backend.list_uploads("bucket", Query())).uploads) == 1
+        for _ in range(1000):  # the clock goes on while threads are at work
+            if not (await backend.list_uploads("bucket", Query())).uploads:
+                break
+            await trio.sleep(1)
+        nursery.cancel_scope.cancel()
     assert len((await backend.list_uploads("broken", Query())).uploads) == 1
     assert (await backend.list_uploads("bucket", Query())).uploads == ()
