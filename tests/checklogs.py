@@ -137,7 +137,8 @@ def complain(what: str, lines: list[str]) -> None:
 @pytest.fixture
 def log_watch(request: pytest.FixtureRequest) -> LogWatch:
     """The running test's watch."""
-    return request.node.stash[WATCH]  # type: ignore[no-any-return]
+    watch: LogWatch = request.node.stash[WATCH]
+    return watch
 
 
 @pytest.fixture

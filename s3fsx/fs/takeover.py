@@ -39,8 +39,8 @@ class CopyJournal:
         self._records[record.write_id] = record
         await self._save()
 
-    async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
-        changed = replace(record, **changes)  # type: ignore[arg-type]  # field names are checked by replace itself
+    async def change(self, record: UploadRecord, **changes: Any) -> UploadRecord:
+        changed = replace(record, **changes)
         await self.put(changed)
         return changed
 

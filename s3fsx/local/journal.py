@@ -13,7 +13,7 @@ import sqlite3
 import uuid
 from collections.abc import Callable
 from dataclasses import astuple, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import trio
@@ -199,9 +199,9 @@ class Journal:
         self.unfinished.add(record.write_id)
         self._uploads_changed()
 
-    async def change(self, record: UploadRecord, **changes: object) -> UploadRecord:
+    async def change(self, record: UploadRecord, **changes: Any) -> UploadRecord:
         """The record with some fields replaced, stored."""
-        changed = replace(record, **changes)  # type: ignore[arg-type]  # field names are checked by replace itself
+        changed = replace(record, **changes)
         await self.put(changed)
         return changed
 

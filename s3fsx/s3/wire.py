@@ -316,6 +316,7 @@ class Exchange:
     def for_botocore(self, method: str, url: str) -> Any:
         """The answer as botocore's session would give it."""
         self.answer.unread_head()
+        # Declared as a socket; nothing but its makefile is asked for.
         response = http.client.HTTPResponse(_Begun(self.answer), method=method)  # type: ignore[arg-type]
         response.begin()
         headers: dict[str, str] = {}

@@ -78,7 +78,7 @@ class Ask:
     path: str
     query: str = ""
     headers: Mapping[str, str] | None = None
-    body: bytes | AsyncIterator[bytes] = b""
+    body: bytes | AsyncIterator[bytes | memoryview] = b""
     length: int = 0
     digest: str = sign.EMPTY
     long: bool = False
@@ -325,7 +325,7 @@ class Client:
                 return False
         return True
 
-    async def _send(self, line: _Line, data: bytes) -> bool:
+    async def _send(self, line: _Line, data: bytes | memoryview) -> bool:
         with trio.move_on_after(self._waits.silence) as scope:
             try:
                 await line.stream.send_all(data)

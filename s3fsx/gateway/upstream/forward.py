@@ -270,7 +270,9 @@ async def _late(first: bytes, second: bytes, rest: AsyncIterator[bytes]) -> Asyn
     yield held
 
 
-async def _framed(pieces: AsyncIterator[bytes], framed: passing.Framed, call: Call) -> AsyncIterator[bytes]:
+async def _framed(
+    pieces: AsyncIterator[bytes], framed: passing.Framed, call: Call
+) -> AsyncIterator[bytes | memoryview]:
     async for piece in pieces:
         for data in framed.feed(piece):
             yield data

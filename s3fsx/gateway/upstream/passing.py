@@ -111,7 +111,7 @@ class Framed:
         self.length += (len(f"{rest:x}") + 4 + rest) if rest else 0
         self._begun = False
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
+    def feed(self, data: bytes) -> Iterator[bytes | memoryview]:
         view = memoryview(data)
         while view:
             if not self._in_chunk:
@@ -119,7 +119,7 @@ class Framed:
                 yield f"{chr(13) + chr(10) if self._begun else ''}{self._in_chunk:x}\r\n".encode()
                 self._begun = True
             piece = view[: self._in_chunk]
-            yield piece  # type: ignore[misc]  # bytes-like
+            yield piece
             self._in_chunk -= len(piece)
             self._left -= len(piece)
             view = view[len(piece) :]
